@@ -1,0 +1,1 @@
+"""Everything that draws, learns and judges pictures; it never imports `osmf_pipelines`."""

@@ -1,0 +1,1 @@
+"""Reading a training export into batches of tensors."""

@@ -1,0 +1,1 @@
+"""Judging models; the only layer that reads a simulator's truth."""

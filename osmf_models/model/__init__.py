@@ -1,0 +1,1 @@
+"""The group-aware multimodal model: group encoder, backbone, connector, denoiser, sampler."""

@@ -1,0 +1,1 @@
+"""The training machinery: ZeRO engine, loop, checkpoints, tracking."""

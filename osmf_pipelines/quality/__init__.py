@@ -1,0 +1,1 @@
+"""Expectations per table, and the only place that imports Great Expectations."""

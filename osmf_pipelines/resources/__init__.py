@@ -1,0 +1,1 @@
+"""The thin edges that assets use: lake, trainer, registry."""

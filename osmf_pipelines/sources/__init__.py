@@ -1,0 +1,1 @@
+"""One adapter per log source; each yields the same raw event frames."""

@@ -1,0 +1,332 @@
+"""Every table of the lake: its grain, its columns, how it is partitioned, who may read it.
+
+The one list that the lake, the quality suites, the assets and their documentation agree on. Plain data: nothing here
+imports Spark or Dagster. How a table is computed belongs in `spark/`, what must hold of it in `quality/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its Spark SQL type and what it means (units included)."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Delta table.
+
+    Attributes:
+        name: table = asset = folder.
+        grain: what one row is.
+        columns: in the order in which they are stored.
+        partition_column: the date column that a refresh replaces, or None for a snapshot replaced as a whole.
+        is_restricted: holds personal data (a user's id, hashed or not); nothing published downstream may repeat it.
+        provenance_columns: columns outside the content hash.
+    """
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+    partition_column: str | None = None
+    is_restricted: bool = False
+    provenance_columns: tuple[str, ...] = ()
+
+    @property
+    def ddl(self) -> str:
+        """The schema as Spark DDL."""
+        return ", ".join(f"`{column.name}` {column.type}" for column in self.columns)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    rows = (line.split("|") for line in text.strip().splitlines())
+    return tuple(Column(name.strip(), type_.strip(), meaning.strip()) for name, type_, meaning in rows)
+
+
+_EVENT_CONTEXT = """
+    position          | int       | place in the slot, 1 is the first
+    slot_type         | string    | kind of ad slot
+    propensity        | double    | probability with which the logging policy chose this creative, null where unknown
+    experiment_id     | string    | experiment that the impression belongs to, or null
+    arm               | string    | arm of that experiment, or null
+    model_version     | string    | model that drew the creative, or null"""
+
+_TABLES = (
+    Table(
+        "bronze_impressions",
+        "one row per impression event of a source day",
+        _columns(f"""
+    source_date       | date      | day of the source's logs
+    impression_id     | string    | unique id of the impression
+    user_id           | string    | keyed hash of the user's id
+    product_id        | string    | product shown
+    creative_id       | string    | creative shown
+    impressed_at      | timestamp | when it was shown (UTC)
+    {_EVENT_CONTEXT.strip()}
+    source_file       | string    | file that the event came from
+    ingested_at       | timestamp | when it was read (UTC)"""),
+        partition_column="source_date",
+        is_restricted=True,
+        provenance_columns=("source_file", "ingested_at"),
+    ),
+    Table(
+        "bronze_clicks",
+        "one row per click event of a source day",
+        _columns("""
+    source_date       | date      | day of the source's logs
+    click_id          | string    | id of the click event
+    impression_id     | string    | impression that was clicked
+    clicked_at        | timestamp | when it was clicked (UTC)
+    source_file       | string    | file that the event came from
+    ingested_at       | timestamp | when it was read (UTC)"""),
+        partition_column="source_date",
+        is_restricted=True,
+        provenance_columns=("source_file", "ingested_at"),
+    ),
+    Table(
+        "quarantined_events",
+        "one row per refused event of a source day, as it came",
+        _columns("""
+    source_date       | date          | day of the source's logs
+    event_type        | string        | impression or click
+    reasons           | array<string> | why it was refused
+    payload           | string        | the event as it came, as JSON
+    source_file       | string        | file that the event came from
+    ingested_at       | timestamp     | when it was read (UTC)"""),
+        partition_column="source_date",
+        is_restricted=True,
+        provenance_columns=("source_file", "ingested_at"),
+    ),
+    Table(
+        "users",
+        "one row per user",
+        _columns("""
+    user_id           | string             | keyed hash of the user's id
+    attributes        | map<string,string> | attribute name to binned value"""),
+        is_restricted=True,
+    ),
+    Table(
+        "products",
+        "one row per product",
+        _columns("""
+    product_id        | string | id of the product
+    scope             | string | leaf category, inside which groups are formed
+    title             | string | title as shown to users
+    price             | double | price in the shop's currency, null where unknown
+    cutout_path       | string | RGBA picture of the product alone, at the place where it is to stand, or null"""),
+    ),
+    Table(
+        "creatives",
+        "one row per creative",
+        _columns("""
+    creative_id       | string | id of the creative
+    product_id        | string | product that it advertises
+    image_path        | string | the ad image, or null
+    mask_path         | string | where the product is (white), or null: it then serves pairs only
+    feature_values    | array<double> | features that came with the source, used where there is no image, or null
+    feature_names     | array<string> | their names, or null"""),
+    ),
+    Table(
+        "product_splits",
+        "one row per product",
+        _columns("""
+    product_id        | string | id of the product
+    scope             | string | leaf category
+    split             | string | train, validation or test; products with the same picture fall together"""),
+    ),
+    Table(
+        "creative_features",
+        "one row per creative",
+        _columns("""
+    creative_id       | string        | id of the creative
+    product_id        | string        | product that it advertises
+    scope             | string        | leaf category
+    feature_names     | array<string> | names of the features, the same in every row of a scope
+    feature_values    | array<double> | visual features outside the product's mask, or the source's own
+    mask_coverage     | double        | share of the picture under the product, in [0, 1], or null"""),
+    ),
+    Table(
+        "silver_exposures",
+        "one row per impression_id",
+        _columns(f"""
+    event_date        | date      | day of the impression (UTC)
+    impression_id     | string    | unique id of the impression
+    user_id           | string    | keyed hash of the user's id
+    scope             | string    | leaf category of the product
+    cell              | string    | the user's binned attributes, `name=value` joined by bars, sorted by name
+    user_fold         | int       | keyed hash of the user modulo 5, for held-out users
+    product_id        | string    | product shown
+    creative_id       | string    | creative shown
+    impressed_at      | timestamp | when it was shown (UTC)
+    {_EVENT_CONTEXT.strip()}
+    is_clicked        | boolean   | a valid click came within the attribution window
+    clicked_at        | timestamp | the earliest such click (UTC), or null"""),
+        partition_column="event_date",
+        is_restricted=True,
+    ),
+    Table(
+        "creative_stats",
+        "one row per (event_date, scope, cell, user_fold, product, creative, slot_type, position)",
+        _columns("""
+    event_date        | date   | day of the impressions
+    scope             | string | leaf category
+    cell              | string | the users' binned attributes
+    user_fold         | int    | fold of the users
+    product_id        | string | product shown
+    creative_id       | string | creative shown
+    slot_type         | string | kind of ad slot
+    position          | int    | place in the slot
+    num_impressions   | bigint | exposures
+    num_clicks        | bigint | exposures that were clicked
+    inverse_propensity_millis | bigint | sum of round(1000 / propensity), or null where unknown"""),
+        partition_column="event_date",
+    ),
+    Table(
+        "cell_users",
+        "one row per (event_date, scope, cell, user)",
+        _columns("""
+    event_date        | date   | day of the impressions
+    scope             | string | leaf category
+    cell              | string | the user's binned attributes
+    user_id           | string | keyed hash of the user's id"""),
+        partition_column="event_date",
+        is_restricted=True,
+    ),
+    Table(
+        "user_groups",
+        "one row per (as_of_date, scope, cell)",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    scope             | string | leaf category
+    cell              | string | binned user attributes
+    group_id          | string | the group that the cell belongs to: hash of the group's rule"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "group_features",
+        "one row per (as_of_date, group_id)",
+        _columns("""
+    as_of_date        | date          | last day of the evidence window
+    group_id          | string        | hash of the group's rule
+    scope             | string        | leaf category
+    is_scope_root     | boolean       | the pseudo-group of everyone in the scope: one size for all
+    rule              | string        | which cells belong to it, in words
+    num_users         | bigint        | distinct users behind it in the window
+    num_impressions   | bigint        | exposures in the window
+    num_clicks        | bigint        | clicks in the window
+    feature_names     | array<string> | names of the creative features behind the preference vector
+    preference        | array<double> | preference vector: change of the log click rate per unit of each feature
+    preference_se     | array<double> | its standard errors
+    attribute_shares  | map<string,double> | share of its users per `attribute=value`
+    top_creative_ids  | array<string> | exemplars it clicks most, training products only
+    bottom_creative_ids | array<string> | exemplars it clicks least, training products only
+    description       | string        | the same in plain language"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "group_ctr",
+        "one row per (as_of_date, group_id, product, creative)",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    group_id          | string | the group, or the scope's root
+    scope             | string | leaf category
+    is_scope_root     | boolean | the pseudo-group of everyone in the scope
+    product_id        | string | product shown
+    creative_id       | string | creative shown
+    num_impressions   | bigint | exposures
+    num_clicks        | bigint | clicks
+    effective_impressions | double | exposures corrected for position and day: clicks / this = rate at position 1
+    posterior_shape   | double | shape of the Gamma posterior of the click rate
+    posterior_rate    | double | rate of that posterior, in effective impressions
+    ctr_rate          | double | posterior mean click rate at position 1
+    ctr_rate_low      | double | 2.5% quantile
+    ctr_rate_high     | double | 97.5% quantile"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "preference_pairs",
+        "one row per (as_of_date, group_id, product, chosen, rejected)",
+        _columns("""
+    as_of_date        | date    | last day of the evidence window
+    group_id          | string  | the group, or the scope's root
+    scope             | string  | leaf category
+    is_scope_root     | boolean | the pseudo-group of everyone in the scope
+    product_id        | string  | product shown
+    chosen_creative_id   | string | the creative preferred
+    rejected_creative_id | string | the other one
+    chosen_better_probability | double | P(rate of chosen > rate of rejected), in [0.5, 1]
+    log_rate_ratio    | double  | log of the ratio of posterior mean rates, above 0
+    chosen_effective_impressions   | double | evidence behind chosen
+    rejected_effective_impressions | double | evidence behind rejected
+    is_contradiction  | boolean | the same two creatives stand the other way round in another group of the scope
+    split             | string  | of the product: train, validation or test"""),
+        partition_column="as_of_date",
+    ),
+)
+
+_MODEL_COLUMNS = """
+    as_of_date        | date   | last day of the logs behind it
+    metric            | string | name of the metric
+    value             | double | its value
+    model_path        | string | folder of the saved model
+    artifact_sha256   | string | hash over the model's files
+    mlflow_run_id     | string | the MLflow run"""
+
+_MODEL_TABLES = tuple(
+    Table(name, "one row per (as_of_date, metric)", _columns(_MODEL_COLUMNS), partition_column="as_of_date")
+    for name in ("pretrained_model", "group_dpo_model", "global_dpo_model")
+)
+
+_LATER_TABLES = (
+    Table(
+        "training_export",
+        "one row per (as_of_date, exported table)",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    export_table      | string | table of the export
+    num_rows          | bigint | rows exported
+    num_files         | int    | shards
+    data_hash         | string | hash of the whole export
+    export_path       | string | folder of the export"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "evaluation_report",
+        "one row per (as_of_date, arm, group_id)",
+        _columns("""
+    as_of_date        | date   | last day of the logs behind it
+    arm               | string | random, oracle, or a model
+    scope             | string | leaf category
+    group_id          | string | the group, judged on products held out of training
+    num_pictures      | bigint | pictures judged
+    true_ctr_rate     | double | mean true click rate at position 1
+    picture_quality   | double | mean quality term, in [0, 1]
+    report_path       | string | folder of the report"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "registered_model",
+        "one row per (as_of_date, model_name)",
+        _columns("""
+    as_of_date        | date   | last day of the logs behind it
+    model_name        | string | name in the registry
+    model_version     | bigint | version in the registry
+    alias             | string | alias that it was given
+    artifact_sha256   | string | hash over the model's files
+    mlflow_run_id     | string | the MLflow run that logged it"""),
+        partition_column="as_of_date",
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in (*_TABLES, *_MODEL_TABLES, *_LATER_TABLES)}

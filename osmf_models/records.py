@@ -26,6 +26,7 @@ EXPORT_FORMAT = "osmf-training-export/1"
 MANIFEST_NAME = "manifest.json"
 RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
+CHECKPOINT_POINTER = "checkpoints/checkpoint.json"  # present once a stage has something to go on from
 
 SPLITS = ("train", "validation", "test")
 

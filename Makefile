@@ -1,0 +1,57 @@
+PYTHON ?= python3
+VENV := .venv
+HOME_FOLDER := $(if $(OSMF_HOME),$(OSMF_HOME),.osmf)
+SETUP := $(VENV)/.set-up
+# No telemetry of any library, no look at any model hub, nothing bound beyond this machine.
+export DAGSTER_HOME := $(CURDIR)/dagster_home
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo dev test test-all lint lock clean
+
+help: ## lists the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(SETUP) ## installs everything into .venv (once)
+
+$(SETUP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed, this is %s: make PYTHON=python3.11 ..." % sys.version.split()[0])'
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(0 if free > 12 else "%.0f GiB free here, 12 are needed: free some." % free)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements-bootstrap.lock
+	$(VENV)/bin/uv pip sync --quiet --python $(VENV)/bin/python --require-hashes requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
+	@touch $@
+
+$(HOME_FOLDER)/activate: $(SETUP)
+	@mkdir -p $(HOME_FOLDER)
+	@printf '%s\n' 'source "$(CURDIR)/$(VENV)/bin/activate"' 'cd "$(CURDIR)"' \
+	  'export DAGSTER_HOME="$(CURDIR)/dagster_home"' \
+	  'export MLFLOW_TRACKING_URI="sqlite:///$(abspath $(HOME_FOLDER))/mlflow.db"' \
+	  'export DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1' > $@
+
+demo: $(HOME_FOLDER)/activate ## logs to group-aligned pictures, on a simulated market and on real logs
+	$(VENV)/bin/osmf demo
+
+dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
+	$(VENV)/bin/dagster dev --host 127.0.0.1
+
+test: $(SETUP) ## the quick tests (under 15 minutes)
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(SETUP) ## the slow tests too
+	$(VENV)/bin/python -m pytest
+
+lint: $(SETUP) ## format, lint, types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+lock: $(SETUP) ## writes requirements.lock anew from pyproject.toml
+	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	grep -A 30 '^uv==' requirements.lock | awk 'NR == 1 || /^    --hash/ { print; next } { exit }' > requirements-bootstrap.lock
+
+clean: ## removes what the demo wrote; .venv stays
+	rm -rf .osmf

@@ -1,0 +1,229 @@
+"""The settings of a training run: frozen dataclasses, and the `--set a.b=value` overrides that replace single fields.
+
+Which values go together belongs in `recipes.py`; what the values do belongs where they are used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "precision": ("fp32", "bf16"),
+    "stage": (0, 1, 2, 3),
+    "label": ("probability", "strength"),
+    "error_space": ("clean", "velocity"),
+    "pair_groups": ("own", "null", "shuffled"),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the group-aware multimodal model, everything built from scratch.
+
+    Attributes:
+        width: `D`, of the language model, the group tokens and the connector.
+        num_heads: attention heads of every transformer but the denoiser.
+        vision_layers, vision_patch_px: of the vision tower that reads the product picture.
+        text_layers: of the language model.
+        vocab_size: most entries of the tokenizer trained on the export's texts.
+        num_title_tokens: longest title, in tokens; the rest is cut.
+        num_description_tokens: longest description of a group, in tokens; the rest is cut.
+        num_group_tokens: `K`.
+        num_queries: `Q`.
+        connector_layers: of the bidirectional encoder behind the language model.
+        denoiser_layers, denoiser_heads, denoiser_head_width: of the diffusion transformer.
+        patch_px: side of its patches.
+        refine_channels: width of the convolutions that join its patches.
+    """
+
+    width: int = 96
+    num_heads: int = 4
+    vision_layers: int = 2
+    vision_patch_px: int = 8
+    text_layers: int = 2
+    vocab_size: int = 1024
+    num_title_tokens: int = 12
+    num_description_tokens: int = 64
+    num_group_tokens: int = 4
+    num_queries: int = 8
+    connector_layers: int = 2
+    denoiser_layers: int = 4
+    denoiser_heads: int = 4
+    denoiser_head_width: int = 32
+    patch_px: int = 4
+    refine_channels: int = 24
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How examples are drawn.
+
+    Attributes:
+        group_dropout, text_dropout: share of examples that see the null group, or no title.
+        max_image_px: longest side of a picture that is decoded at all.
+        num_cached_pictures: decoded pictures kept in memory, per kind.
+    """
+
+    group_dropout: float = 0.1
+    text_dropout: float = 0.1
+    max_image_px: int = 1024
+    num_cached_pictures: int = 8192
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One optimisation.
+
+    Attributes:
+        seed: of every random draw; a draw depends on (seed, step, index in the global batch) only.
+        num_steps: optimiser steps.
+        batch_size: examples or pairs of one step over all ranks.
+        learning_rate: peak, after a linear warm-up, before the linear decay to `final_learning_rate_share` of it.
+        warmup_steps: length of the warm-up.
+        gradient_clip: largest norm of the gradient.
+        log_every: steps between two log lines.
+        checkpoint_every: steps between two checkpoints, 0 for none.
+    """
+
+    seed: int = 0
+    num_steps: int = 100
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    final_learning_rate_share: float = 0.05
+    warmup_steps: int = 10
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    log_every: int = 10
+    checkpoint_every: int = 0
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """What pretraining minimises and shows.
+
+    Attributes:
+        training: its optimisation.
+        comprehension_weight: weight of the next-token cross-entropy on the group's description.
+        time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
+            and a small floor the velocity error.
+        num_grid_rows: products of the fixed sample grid.
+        num_grid_groups: groups drawn for each of them.
+        num_sampling_steps: solver steps behind the grid.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    comprehension_weight: float = 0.05
+    time_floor: float = 0.5
+    num_grid_rows: int = 4
+    num_grid_groups: int = 6
+    num_sampling_steps: int = 12
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """What Group-DPO minimises.
+
+    Attributes:
+        training: its optimisation.
+        beta: multiplier in u = -beta/2 * D, D the difference of the error differences.
+        preference_weight: weight of the preference loss; 0 leaves fine-tuning on the chosen pictures, a control.
+        anchor_weight: weight of the policy's error on the chosen picture.
+        label: the target q: `probability` that the chosen one is better, or the `strength` of its lead.
+        error_space: `clean` image or `velocity`.
+        time_power: t = 1 - uniform^power; above 1 it moves the draws to high noise (t = 1 is noise).
+        pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
+            control: one size fits all); a group of its scope drawn afresh (`shuffled`, a control).
+        is_group_balanced: draw groups evenly, then one of the group's pairs.
+        num_evaluation_pairs: held-out pairs judged before and after.
+        num_evaluation_draws: shared draws of noise and time per judged pair.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    beta: float = 200.0
+    preference_weight: float = 1.0
+    anchor_weight: float = 10.0
+    label: str = "probability"
+    error_space: str = "clean"
+    time_power: float = 2.0
+    pair_groups: str = "own"
+    is_group_balanced: bool = True
+    num_evaluation_pairs: int = 64
+    num_evaluation_draws: int = 16
+
+
+@dataclass(frozen=True)
+class ZeroConfig:
+    """How the training is spread over processes.
+
+    Attributes:
+        stage: ZeRO stage: 0 replicates, 1 shards optimiser state, 2 gradients too, 3 parameters too.
+        precision: of weights and activations.
+    """
+
+    stage: int = 1
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a training run depends on, apart from its data."""
+
+    recipe: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+
+
+def apply_overrides(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """Returns `config` with fields replaced.
+
+    Args:
+        config: the recipe's values.
+        assignments: `section.field=value` each, e.g. `dpo.beta=100`.
+
+    Raises:
+        ValueError: when an assignment is malformed, its field is unknown, or its value is of the wrong kind.
+    """
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"--set {assignment!r} is not of the form section.field=value.")
+        config = _replaced(config, key.split("."), text, key)
+    return config
+
+
+def _replaced(node: Any, path: list[str], text: str, key: str) -> Any:
+    """Returns dataclass `node` with the field at `path` set to the value that `text` spells."""
+    known = [item.name for item in fields(node)]
+    if path[0] not in known:
+        raise ValueError(f"--set {key}: no field {path[0]!r} here; known: {', '.join(known)}.")
+    value = getattr(node, path[0])
+    if is_dataclass(value):
+        if len(path) == 1:
+            raise ValueError(f"--set {key}: names a section; its fields: {', '.join(f.name for f in fields(value))}.")
+        return replace(node, **{path[0]: _replaced(value, path[1:], text, key)})
+    if len(path) > 1:
+        raise ValueError(f"--set {key}: {path[0]!r} is a value, not a section.")
+    return replace(node, **{path[0]: _parsed(text, get_type_hints(type(node))[path[0]], key)})
+
+
+def _parsed(text: str, kind: type, key: str) -> Any:
+    """Returns `text` as a value of `kind`, checked against the field's choices where it has some."""
+    value: Any
+    try:
+        value = text if kind is str else json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"--set {key}={text}: expected a value of type {kind.__name__}.")
+    choices = _CHOICES.get(key.rpartition(".")[2])
+    if choices and value not in choices:
+        raise ValueError(f"--set {key}={text}: expected one of {', '.join(map(str, choices))}.")
+    return value

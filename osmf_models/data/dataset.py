@@ -1,0 +1,186 @@
+"""Reads a training export into memory, and refuses one that is not whole.
+
+Drawing batches belongs in `collate.py`; the export's contract in `records.py`.
+
+Shapes: `G` groups, `F` entries of a group's feature vector, `C` creatives, `H W` pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from osmf_models.config import DataConfig
+from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
+
+Floats = NDArray[np.float32]
+_CLIP = 8.0  # a group further than this many deviations from the mean says no more
+
+
+class Pictures:
+    """A column of PNG pictures, decoded when asked for; the most recent ones are kept decoded."""
+
+    def __init__(self, names: Sequence[str], pngs: Sequence[bytes], mode: str, image_px: int, config: DataConfig):
+        self._names, self._pngs, self._mode, self._image_px = names, pngs, mode, image_px
+        self._max_px = config.max_image_px
+        self._decoded = lru_cache(maxsize=config.num_cached_pictures)(self._decode)
+
+    def __getitem__(self, index: int) -> Floats:
+        """Returns picture `index` with values in [0, 1]: (H, W, channels), or (H, W) for masks."""
+        return self._decoded(int(index))
+
+    def _decode(self, index: int) -> Floats:
+        name = self._names[index]
+        try:
+            with Image.open(io.BytesIO(self._pngs[index]), formats=["PNG"]) as image:
+                if max(image.size) > self._max_px:
+                    raise ValueError(f"picture of {name} is {image.size} px, more than {self._max_px}.")
+                pixels = np.asarray(image.convert(self._mode), dtype=np.float32) / 255.0
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"picture of {name} is no readable PNG: {error}.") from error
+        if pixels.shape[:2] != (self._image_px, self._image_px):
+            raise ValueError(f"picture of {name} is {pixels.shape[:2]} px, the manifest says {self._image_px}.")
+        return pixels
+
+
+@dataclass(frozen=True)
+class TrainingExport:
+    """A whole export; `*_index` columns point at rows of the other frames.
+
+    Attributes:
+        manifest: what it says of itself.
+        groups: group_id, scope, is_scope_root, description.
+        group_features: normalised by the manifest's mean and scale, clipped, (G, F).
+        raw_group_features: as exported, (G, F).
+        products: product_id, scope, title, split.
+        cutouts: RGBA by row of `products`.
+        creatives: creative_id, product_index.
+        images, masks: RGB, and share of each pixel under the product, by row of `creatives`.
+        examples: group_index, creative_index, product_index, sampling_weight, split.
+        pairs: group_index, chosen_index, rejected_index, product_index, chosen_better_probability, log_rate_ratio,
+            is_scope_root, is_contradiction, scope, split.
+        num_examples_without_picture, num_pairs_without_picture: rows left out because a creative, or its product, has
+            no picture in the export.
+    """
+
+    manifest: ExportManifest
+    groups: pd.DataFrame
+    group_features: Floats
+    raw_group_features: Floats
+    products: pd.DataFrame
+    cutouts: Pictures
+    creatives: pd.DataFrame
+    images: Pictures
+    masks: Pictures
+    examples: pd.DataFrame
+    pairs: pd.DataFrame
+    num_examples_without_picture: int
+    num_pairs_without_picture: int
+
+
+def load_export(folder: Path, config: DataConfig) -> TrainingExport:
+    """Returns the export in `folder`, verified.
+
+    Raises:
+        ValueError: when a file is missing or altered, a table is absent or has other columns, or a row points at a
+            group that is not there.
+    """
+    manifest = ExportManifest.read(folder)
+    tables = {name: _read_table(folder, manifest, name) for name in EXPORT_TABLES}
+    groups, products, creatives = tables["groups"], tables["products"], tables["creatives"]
+    raw = _feature_matrix(groups, manifest)
+    product_ids, creative_ids = pd.Index(products.product_id), pd.Index(creatives.creative_id)
+    creatives["product_index"] = product_ids.get_indexer(creatives.product_id)
+    examples, num_examples_left = _linked(tables["generation_examples"], groups, creatives, {"creative": "creative_id"})
+    columns = {"chosen": "chosen_creative_id", "rejected": "rejected_creative_id"}
+    pairs, num_pairs_left = _linked(tables["preference_pairs"], groups, creatives, columns)
+    px = manifest.image_px
+    return TrainingExport(
+        manifest=manifest,
+        groups=groups.drop(columns="features"),
+        group_features=normalised_features(raw, manifest.group_feature_mean, manifest.group_feature_scale),
+        raw_group_features=raw,
+        products=products.drop(columns="cutout_png"),
+        cutouts=Pictures(list(product_ids), list(products.cutout_png), "RGBA", px, config),
+        creatives=creatives[["creative_id", "product_index"]],
+        images=Pictures(list(creative_ids), list(creatives.image_png), "RGB", px, config),
+        masks=Pictures(list(creative_ids), list(creatives.mask_png), "L", px, config),
+        examples=examples,
+        pairs=pairs,
+        num_examples_without_picture=num_examples_left,
+        num_pairs_without_picture=num_pairs_left,
+    )
+
+
+def normalised_features(raw: NDArray[np.floating], mean: Sequence[float], scale: Sequence[float]) -> Floats:
+    """Returns group features (…, F) with mean 0 and deviation 1 over the export's groups, clipped to +-8."""
+    values = (np.asarray(raw, np.float64) - np.asarray(mean)) / np.asarray(scale)
+    return np.clip(values, -_CLIP, _CLIP).astype(np.float32)
+
+
+def _read_table(folder: Path, manifest: ExportManifest, name: str) -> pd.DataFrame:
+    """Reads and verifies all shards of one table."""
+    files = [file for file in manifest.files if file.table == name]
+    if not files:
+        raise ValueError(f"{folder}: the manifest lists no file for table {name!r}: export again.")
+    table = pa.concat_tables([_read_shard(folder, file) for file in sorted(files, key=lambda file: file.path)])
+    return table.to_pandas()
+
+
+def _read_shard(folder: Path, file: ExportFile) -> pa.Table:
+    path = folder / file.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder}: the manifest names {file.path!r}, which lies outside the export.")
+    if not path.is_file():
+        raise ValueError(f"{folder}: {file.path} is listed in the manifest and missing: export again.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise ValueError(f"{folder}: {file.path} is not the file that was exported (sha256 differs): export again.")
+    table = pq.read_table(io.BytesIO(content))
+    if tuple(table.column_names) != EXPORT_TABLES[file.table]:
+        raise ValueError(
+            f"{folder}: {file.path} has columns {table.column_names}, {file.table} needs {EXPORT_TABLES[file.table]}."
+        )
+    if table.num_rows != file.num_rows:
+        raise ValueError(f"{folder}: {file.path} has {table.num_rows} rows, the manifest says {file.num_rows}.")
+    return table
+
+
+def _feature_matrix(groups: pd.DataFrame, manifest: ExportManifest) -> Floats:
+    """Returns the raw group features, (G, F), checked for length and finiteness."""
+    num_features = len(manifest.group_feature_names)
+    if groups.empty or any(len(row) != num_features for row in groups.features):
+        raise ValueError(f"groups: every row needs {num_features} features, as the manifest names them.")
+    raw = np.stack([np.asarray(row, np.float32) for row in groups.features])
+    if not np.isfinite(raw).all():
+        raise ValueError("groups: a feature is not a finite number.")
+    return raw
+
+
+def _linked(
+    rows: pd.DataFrame, groups: pd.DataFrame, creatives: pd.DataFrame, creative_columns: dict[str, str]
+) -> tuple[pd.DataFrame, int]:
+    """Returns `rows` with row numbers instead of ids, and how many rows were left out for want of a picture."""
+    rows = rows.copy()
+    rows["group_index"] = pd.Index(groups.group_id).get_indexer(rows.group_id)
+    if (rows.group_index < 0).any():
+        raise ValueError(f"group {rows.group_id[rows.group_index < 0].iloc[0]!r} is used and not in table groups.")
+    creative_ids, product_index = pd.Index(creatives.creative_id), creatives.product_index.to_numpy()
+    has_picture = np.ones(len(rows), bool)
+    for name, column in creative_columns.items():
+        index = creative_ids.get_indexer(rows[column])
+        rows[f"{name}_index"] = index
+        rows["product_index"] = product_index[index]
+        has_picture &= (index >= 0) & (product_index[index] >= 0)
+    return rows[has_picture].reset_index(drop=True), int((~has_picture).sum())

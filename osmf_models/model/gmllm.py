@@ -1,0 +1,136 @@
+"""G-MLLM: reads product and group, predicts the group's description and the clean ad picture.
+
+The parts belong in their own files, losses in `objectives/`, saving and drawing in `pipeline.py`.
+
+Shapes: `B` batch, `P` pictures (B, or 2B with two pictures per condition), `H W` pixels, `S` conditioning tokens, `D`
+width, `L` description tokens, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from osmf_models.config import ModelConfig
+from osmf_models.data.collate import Condition
+from osmf_models.model.backbone import (
+    BackboneOutput,
+    TokenBatch,
+    build_backbone,
+    read_product_and_group,
+    tokenize,
+    train_tokenizer,
+)
+from osmf_models.model.connector import Connector
+from osmf_models.model.denoiser import ProductDenoiser
+from osmf_models.model.group_encoder import GroupEncoder
+from osmf_models.model.latents import to_latents
+from osmf_models.records import ExportManifest
+
+
+@dataclass(frozen=True)
+class NoisyPictures:
+    """What the denoiser is shown.
+
+    Attributes:
+        latents: x_t, (P, 3, H, W).
+        product: clean latents, used under the mask only, (P, 3, H, W).
+        masks: (P, 1, H, W).
+        time: (P,).
+    """
+
+    latents: Tensor
+    product: Tensor
+    masks: Tensor
+    time: Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says.
+
+    Attributes:
+        clean: predicted clean latents, (P, 3, H, W).
+        description_logits: (B, L, V), or None without a description.
+    """
+
+    clean: Tensor
+    description_logits: Tensor | None
+
+
+class GMllm(nn.Module):
+    """The trainable whole."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        backbone: PreTrainedModel,
+        group_encoder: GroupEncoder,
+        connector: Connector,
+        denoiser: ProductDenoiser,
+    ):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.backbone, self.group_encoder, self.connector, self.denoiser = backbone, group_encoder, connector, denoiser
+
+    @classmethod
+    def build(cls, config: ModelConfig, manifest: ExportManifest, texts: list[str]) -> GMllm:
+        """Returns a model with fresh weights for such an export, and a tokenizer trained on its `texts`."""
+        tokenizer = train_tokenizer(texts, config.vocab_size, config.num_title_tokens)
+        names = list(manifest.group_feature_names)
+        mean, scale = list(manifest.group_feature_mean), list(manifest.group_feature_scale)
+        return cls(
+            tokenizer,
+            build_backbone(config, manifest.image_px, len(tokenizer)),
+            GroupEncoder(names, mean, scale, config.num_group_tokens, config.width),
+            Connector(config.num_queries, config.width, config.num_heads, config.connector_layers),
+            ProductDenoiser(
+                manifest.image_px,
+                config.patch_px,
+                config.denoiser_layers,
+                config.denoiser_heads,
+                config.denoiser_head_width,
+                config.width,
+                config.refine_channels,
+            ),
+        )
+
+    def forward(
+        self, condition: Condition, pictures: NoisyPictures, description: TokenBatch | None = None
+    ) -> Prediction:
+        """Returns the clean pictures, and the description's logits.
+
+        Args:
+            condition: (B,).
+            pictures: (P,); with P = 2B, picture i and i + B share condition i.
+            description: (B, L).
+        """
+        read = self.read(condition, description)
+        clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, 3, H, W)
+        return Prediction(clean, read.description_logits)
+
+    def draw_clean(self, pictures: NoisyPictures, tokens: Tensor) -> Tensor:
+        """Returns the predicted clean latents (P, 3, H, W), given conditioning tokens (B, S, D)."""
+        dtype = self.denoiser.dtype
+        tokens = tokens.repeat(len(pictures.time) // len(tokens), 1, 1)  # (P, S, D)
+        latents, product, masks = (part.to(dtype) for part in (pictures.latents, pictures.product, pictures.masks))
+        return self.denoiser(latents, product, masks, pictures.time, tokens).float()  # (P, 3, H, W)
+
+    def condition_tokens(self, condition: Condition) -> Tensor:
+        """Returns what the denoiser is conditioned on, (B, S, D)."""
+        return self.connector(self.read(condition).hidden_states)
+
+    def read(self, condition: Condition, description: TokenBatch | None = None) -> BackboneOutput:
+        """Returns what the language model makes of product and group."""
+        device, dtype = condition.group_features.device, self.denoiser.dtype
+        title = tokenize(self.tokenizer, condition.titles, self.tokenizer.model_max_length)
+        return read_product_and_group(
+            self.backbone,
+            to_latents(condition.product_view).to(dtype),
+            TokenBatch(title.ids.to(device), title.is_token.to(device)),
+            self.group_encoder(condition.group_features.to(dtype), condition.is_null_group),  # (B, K, D)
+            self.connector.query_tokens(len(condition.titles)),  # (B, Q, D)
+            description,
+        )

@@ -1,0 +1,107 @@
+"""Stage `pretrain`: learns to comprehend groups and to draw ad pictures, both at once.
+
+    python -m osmf_models.stages.pretrain --recipe tiny --data EXPORT --output DIR [--resume] [--set a.b=value]
+
+Writes OUTPUT/model (a `GroupAdPipeline`), OUTPUT/sample_grid.png, and OUTPUT/run.json last. Preference optimisation
+belongs in `group_dpo.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from osmf_models.config import RunConfig
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, to_device
+from osmf_models.data.dataset import TrainingExport, load_export
+from osmf_models.model.backbone import TokenBatch, tokenize
+from osmf_models.model.gmllm import GMllm, NoisyPictures
+from osmf_models.model.latents import to_latents
+from osmf_models.model.path import at_time, biased_time
+from osmf_models.objectives.comprehension import description_loss
+from osmf_models.objectives.generation import generation_loss, scene_errors
+from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
+from osmf_models.stages.sample_grid import save_model, write_sample_grid
+from osmf_models.training import zero
+from osmf_models.training.loop import StepLoss, train
+
+
+def main() -> None:
+    """Runs the stage from the command line."""
+    arguments = stage_arguments(stage_parser(__doc__.splitlines()[0]).parse_args())
+    started = time.monotonic()
+    export = load_export(arguments.data, arguments.config.data)
+    with zero.process_group():
+        pretrain(arguments, export, started)
+
+
+def pretrain(arguments: StageArguments, export: TrainingExport, started: float) -> None:
+    """Trains, saves and records; every process of the group must call it."""
+    config = arguments.config
+    torch.manual_seed(config.pretraining.training.seed)
+    texts = [*export.products.title.fillna(""), *export.groups.description]
+    model = GMllm.build(config.model, export.manifest, texts)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    engine = zero.build_engine(model, config.zero, config.pretraining.training)
+    step_loss = pretraining_loss(engine, export, config)
+    result = train(engine, step_loss, config.pretraining.training, arguments.output, arguments.is_resumed)
+    pipeline = save_model(model, arguments.output / "model")
+    engine.destroy()
+    if pipeline is not None:
+        write_sample_grid(pipeline, export, config.pretraining, arguments.output / "sample_grid.png")
+        metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
+        metrics |= {"num_parameters": float(num_parameters), "seconds_per_step": result.seconds_per_step}
+        metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
+        write_run_record(arguments, "pretrain", export.manifest, metrics, time.monotonic() - started)
+
+
+def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> StepLoss:
+    """Returns the loss of a step: flow matching outside the product + weight x cross-entropy of the description.
+
+    Raises:
+        ValueError: when the export has no training examples.
+    """
+    examples = export.examples[export.examples.split == "train"]
+    if examples.empty:
+        raise ValueError("the export has no generation examples of split train with pictures.")
+    settings, model = config.pretraining, engine.module
+    dropout = Dropout(config.data.group_dropout, config.data.text_dropout)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        training = settings.training
+        key = BatchKey.of_rank(training.seed, step, training.batch_size, zero.rank(), zero.world_size())
+        batch = draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0))
+        batch = to_device(batch, engine.device)
+        pictures, condition = batch.pictures, batch.condition
+        tokens = tokenize(model.tokenizer, batch.descriptions, config.model.num_description_tokens, has_end=True)
+        description = TokenBatch(tokens.ids.to(engine.device), tokens.is_token.to(engine.device))
+        clean = to_latents(pictures.images)
+        noisy = NoisyPictures(at_time(clean, pictures.noise, pictures.time), clean, pictures.masks, pictures.time)
+        prediction = engine(condition, noisy, description)
+        errors = scene_errors(prediction.clean, clean, pictures.masks)
+        generation = generation_loss(errors, pictures.time, settings.time_floor)
+        comprehension = description_loss(
+            prediction.description_logits, description.ids, description.is_token, condition.is_null_group
+        )
+        loss = generation + settings.comprehension_weight * comprehension
+        return loss, {
+            "generation_loss": generation,
+            "comprehension_loss": comprehension,
+            **_binned(errors, pictures.time),
+        }
+
+    return loss_of
+
+
+def _binned(errors: Tensor, time: Tensor) -> dict[str, Tensor]:
+    """Returns the summed error of low, middle and high noise over the batch size, comparable between steps."""
+    bins = torch.bucketize(time, torch.tensor([1 / 3, 2 / 3], device=time.device))
+    names = ("low", "middle", "high")
+    return {f"clean_error_{name}_noise": 3.0 * (errors * (bins == i)).mean() for i, name in enumerate(names)}
+
+
+if __name__ == "__main__":
+    run_stage(main)

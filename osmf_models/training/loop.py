@@ -1,0 +1,109 @@
+"""The one training loop: batches in, optimiser steps out, a heartbeat, logs, checkpoints.
+
+What is minimised comes in as a function; DeepSpeed stays in `zero.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from osmf_models.config import TrainingConfig
+from osmf_models.records import HEARTBEAT_NAME
+from osmf_models.training import zero
+from osmf_models.training.checkpoint import load_checkpoint, save_checkpoint
+from osmf_models.training.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+StepLoss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
+"""step → (loss, metrics), scalars of this rank's share of the batch."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training went: `final_metrics` are the means over the last tenth of the steps; `loss` is one of them."""
+
+    first_step: int
+    final_metrics: dict[str, float]
+    seconds_per_step: float
+
+
+def learning_rate_at(step: int, config: TrainingConfig) -> float:
+    """Returns the rate of `step` (from 0): linear warm-up, then linear decay."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    decay = 1.0 - (1.0 - config.final_learning_rate_share) * step / config.num_steps
+    return config.learning_rate * warm * decay
+
+
+def train(
+    engine: Any, step_loss: StepLoss, config: TrainingConfig, output: Path, is_resumed: bool = False
+) -> TrainingResult:
+    """Trains to `config.num_steps`, from the newest checkpoint if `is_resumed`.
+
+    Raises:
+        ValueError: when the loss is no finite number, or nothing can be resumed.
+    """
+    checkpoints = output / "checkpoints"
+    first_step = load_checkpoint(engine, checkpoints) if is_resumed else 0
+    tracker = Tracker(output, zero.rank(), first_step)
+    started = time.monotonic()
+    recent: list[dict[str, float]] = []
+    for step in range(first_step, config.num_steps):
+        zero.set_learning_rate(engine, learning_rate_at(step, config))
+        loss, metrics = step_loss(step)
+        engine.backward(loss)
+        engine.step()
+        recent.append(_mean_metrics({"loss": loss, **metrics}, step))
+        done = step + 1
+        is_last = done == config.num_steps
+        if done % config.log_every == 0 or is_last:
+            rate = (time.monotonic() - started) / (done - first_step)
+            _report(tracker, output, done, config, _averaged(recent[-config.log_every :]), rate)
+        if config.checkpoint_every and done % config.checkpoint_every == 0 and not is_last:
+            save_checkpoint(engine, checkpoints, done)
+    if engine.skipped_steps:
+        raise ValueError(f"{engine.skipped_steps} optimiser steps were skipped: gradients overflowed.")
+    seconds = (time.monotonic() - started) / max(1, config.num_steps - first_step)
+    return TrainingResult(first_step, _averaged(recent[-max(1, config.num_steps // 10) :]), seconds)
+
+
+def write_heartbeat(output: Path, step: int, num_steps: int, eta_seconds: float, loss: float) -> None:
+    """Tells whoever watches the run how far it is, atomically."""
+    content = {"step": step, "num_steps": num_steps, "eta_seconds": eta_seconds, "loss": loss, "time": time.time()}
+    temporary = output / f".{HEARTBEAT_NAME}.tmp"
+    temporary.write_text(json.dumps(content))
+    temporary.replace(output / HEARTBEAT_NAME)
+
+
+def _mean_metrics(metrics: dict[str, Tensor], step: int) -> dict[str, float]:
+    """Returns the means over ranks, refusing a loss that is no number (on all ranks alike)."""
+    values = zero.mean_over_ranks(torch.stack([value.detach().float() for value in metrics.values()]))
+    result = dict(zip(metrics, values.tolist(), strict=True))
+    if not math.isfinite(result["loss"]):
+        raise ValueError(f"the loss of step {step} is {result['loss']}: lower the learning rate.")
+    return result
+
+
+def _averaged(records: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(record[name] for record in records) / len(records) for name in (records[0] if records else ())}
+
+
+def _report(
+    tracker: Tracker, output: Path, done: int, config: TrainingConfig, metrics: dict[str, float], rate: float
+) -> None:
+    if zero.rank() != 0:
+        return
+    tracker.log(done, {f"train/{name}": value for name, value in metrics.items()})
+    write_heartbeat(output, done, config.num_steps, rate * (config.num_steps - done), metrics["loss"])
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    logger.info("step %d/%d  %.2f s/step  %s", done, config.num_steps, rate, numbers)

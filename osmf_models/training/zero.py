@@ -1,0 +1,146 @@
+"""DeepSpeed, and nothing else of the project imports it: ZeRO configs, engines, processes.
+
+Sockets are bound to the loopback device unless a launcher has said otherwise. Checkpoints' safety belongs in
+`checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+
+import deepspeed
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from osmf_models.config import TrainingConfig, ZeroConfig
+
+
+def deepspeed_config(zero: ZeroConfig, training: TrainingConfig, world_size: int) -> dict[str, Any]:
+    """Returns the concrete DeepSpeed config: no `auto`, clipping always.
+
+    Raises:
+        ValueError: when the batch cannot be shared equally by the processes.
+    """
+    if training.batch_size % world_size:
+        raise ValueError(f"batch_size {training.batch_size} cannot be shared equally by {world_size} processes.")
+    return {
+        "train_batch_size": training.batch_size,
+        "train_micro_batch_size_per_gpu": training.batch_size // world_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": training.gradient_clip,
+        "steps_per_print": 1_000_000_000,
+        "bf16": {"enabled": zero.precision == "bf16"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": training.learning_rate,
+                "betas": [0.9, 0.99],
+                "weight_decay": training.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": zero.stage,
+            "overlap_comm": False,
+            "stage3_param_persistence_threshold": 0,
+            "stage3_gather_16bit_weights_on_model_save": False,
+        },
+    }
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Joins the launcher's processes, or makes a group of one, and leaves it cleanly."""
+    if "RANK" not in os.environ:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    try:
+        yield
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def build_engine(model: nn.Module, zero: ZeroConfig, training: TrainingConfig) -> Any:
+    """Returns the DeepSpeed engine around `model`; its `destroy()` must be called before the processes part."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    config = deepspeed_config(zero, training, dist.get_world_size())
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=parameters, config=config)
+    return engine
+
+
+@contextmanager
+def whole_parameters(model: nn.Module) -> Iterator[None]:
+    """Makes every parameter of `model` whole on every process, whatever the ZeRO stage; all must enter."""
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        yield
+
+
+def set_learning_rate(engine: Any, learning_rate: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def save_sharded(engine: Any, folder: Path, tag: str, client_state: dict[str, Any]) -> None:
+    """Writes the engine's state to `folder/tag`, without DeepSpeed's own pointer; all processes must call it."""
+    engine.save_checkpoint(str(folder), tag=tag, client_state=client_state, save_latest=False)
+
+
+def load_sharded(engine: Any, folder: Path, tag: str) -> dict[str, Any]:
+    """Reads the engine's state from `folder/tag` and returns the client state. It unpickles: verify first."""
+    path, client_state = engine.load_checkpoint(str(folder), tag=tag)
+    if path is None:
+        raise ValueError(f"DeepSpeed could not load checkpoint {folder / tag}.")
+    return client_state
+
+
+def rank() -> int:
+    """This process's number among all."""
+    return dist.get_rank()
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size()
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    dist.barrier()
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Returns the mean of `values` over all processes."""
+    values = values.detach().clone()
+    dist.all_reduce(values)
+    return values / dist.get_world_size()
+
+
+def all_ranks(values: Tensor) -> Tensor:
+    """Returns the rows of all processes, in order of rank; each must bring as many rows."""
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -1,0 +1,90 @@
+"""Snapshots of users, products and creatives, and what is decided or measured on them before anything is fitted."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from osmf_pipelines.assets.publishing import CountFacts, Facts, Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.resources.lake import LakeResource
+from osmf_pipelines.tables import TABLES
+
+Frames = dict[str, Any]
+Result = tuple[Any, Facts | CountFacts]
+_SPLIT_SEED = 0
+
+
+def build_dimension_assets() -> list[dg.AssetsDefinition]:
+    """Returns the snapshot assets."""
+    return [
+        _snapshot("users", (), _users),
+        _snapshot("products", (), _products),
+        _snapshot("creatives", ("products",), _creatives),
+        _snapshot("product_splits", ("products",), _product_splits),
+        _snapshot("creative_features", ("creatives", "products"), _creative_features),
+    ]
+
+
+def _snapshot(
+    name: str, inputs: tuple[str, ...], compute: Callable[[LakeResource, Frames], Result]
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=name,
+        deps=list(inputs),
+        description=TABLES[name].grain,
+        group_name="dimensions",
+        kinds={"spark", "delta"},
+        metadata=table_metadata(name),
+        check_specs=check_specs(name),
+        pool="spark",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> Iterator[Outcome]:
+        frame, facts = compute(lake, {table: lake.lake.read(table) for table in inputs})
+        yield from publish(context, lake, name, frame, inputs=inputs, facts=facts)
+
+    return asset
+
+
+def _users(resource: LakeResource, _: Frames) -> Result:
+    from pyspark.sql import functions as F
+
+    from osmf_pipelines.spark.quarantine import hash_user_id
+
+    users = resource.source.users(resource.lake.spark)
+    return users.withColumn("user_id", hash_user_id(F.col("user_id"), resource.settings.user_key)), ()
+
+
+def _products(resource: LakeResource, _: Frames) -> Result:
+    return resource.source.products(resource.lake.spark), ()
+
+
+def _creatives(resource: LakeResource, frames: Frames) -> Result:
+    creatives = resource.source.creatives(resource.lake.spark)
+    unknown = creatives.join(frames["products"], on="product_id", how="left_anti")
+    return creatives, [{"num_unknown_products": unknown.count()}]
+
+
+def _product_splits(resource: LakeResource, frames: Frames) -> Result:
+    from osmf_pipelines.spark.pictures import hash_cutouts
+    from osmf_pipelines.spark.split import split_products
+
+    products = frames["products"]
+    splits = split_products(hash_cutouts(products), seed=_SPLIT_SEED)
+
+    def count_missing(candidate: Any) -> Facts:
+        return [{"num_products_missing": products.join(candidate, on="product_id", how="left_anti").count()}]
+
+    return splits, count_missing
+
+
+def _creative_features(resource: LakeResource, frames: Frames) -> Result:
+    from pyspark.sql import functions as F
+
+    from osmf_pipelines.spark.pictures import measure_creatives
+
+    is_finite = F.forall("feature_values", lambda value: F.abs(value) < F.lit(float("inf")))
+
+    def count_not_finite(candidate: Any) -> Facts:
+        return [{"num_not_finite": candidate.where(~F.coalesce(is_finite, F.lit(False))).count()}]
+
+    return measure_creatives(frames["creatives"], frames["products"]), count_not_finite

@@ -1,0 +1,174 @@
+"""Models trained on the export, judged, and registered: each asset runs one stage of `osmf_models`."""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from osmf_models.records import HEARTBEAT_NAME
+from osmf_pipelines.assets.publishing import Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.partitions import evidence_days
+from osmf_pipelines.resources.lake import LakeResource
+from osmf_pipelines.resources.trainer import StageRun, Trainer
+from osmf_pipelines.tables import TABLES
+
+Lake = dg.ResourceParam[LakeResource]
+TrainerParam = dg.ResourceParam[Trainer]
+MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+
+
+def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Returns the assets from pretraining to the registry."""
+    return [
+        _trained("pretrained_model", "pretrain", ("training_export",), partitions),
+        _trained(
+            "global_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions, "--global-pairs"
+        ),
+        _trained("group_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions),
+        _evaluation_report(partitions),
+        _registered_model(partitions),
+    ]
+
+
+def _options(name: str, inputs: tuple[str, ...], partitions: dg.DailyPartitionsDefinition, kind: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "deps": list(inputs),
+        "description": TABLES[name].grain,
+        "group_name": "models",
+        "kinds": {kind, "delta"},
+        "metadata": table_metadata(name),
+        "check_specs": check_specs(name),
+        "partitions_def": partitions,
+        "pool": "gpu",
+    }
+
+
+def _trained(
+    name: str, stage: str, inputs: tuple[str, ...], partitions: dg.DailyPartitionsDefinition, *flags: str
+) -> dg.AssetsDefinition:
+    @dg.asset(**_options(name, inputs, partitions, "deepspeed"))
+    def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
+        day = date.fromisoformat(context.partition_key)
+        arguments = ["--recipe", lake.settings.recipe, "--data", str(_export_folder(lake, day)), *flags]
+        if "pretrained_model" in inputs:
+            arguments += ["--pretrained", str(_model_folder(lake, "pretrained_model", day))]
+        output = lake.settings.home / "models" / str(day) / name
+        run = trainer.run(stage, arguments, output, run_name=f"{name} {day}", is_distributed=True)
+        rows = [
+            (day, metric, float(value), str(output), run.record["artifact_sha256"], run.mlflow_run_id)
+            for metric, value in sorted(run.record["metrics"].items())
+        ]
+        frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
+        told = {"model": dg.MetadataValue.path(str(output)), **_picture(output / "sample_grid.png")}
+        yield from publish(
+            context, lake, name, frame, inputs=inputs, days=(day,), facts=[_model_facts(run)], metadata=told
+        )
+
+    return asset
+
+
+def _model_facts(run: StageRun) -> dict[str, Any]:
+    heartbeat = json.loads((run.output / HEARTBEAT_NAME).read_text())
+    return {
+        "num_steps_missing": heartbeat["num_steps"] - heartbeat["step"],
+        "num_not_finite": sum(not math.isfinite(value) for value in run.record["metrics"].values()),
+        "num_artifacts_changed": run.count_changed_artifacts(),
+    }
+
+
+def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    name, inputs = "evaluation_report", ("training_export", "user_groups", "creative_stats", *MODELS)
+
+    @dg.asset(**_options(name, inputs, partitions, "torch"))
+    def evaluation_report(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
+        day = date.fromisoformat(context.partition_key)
+        output = lake.settings.home / "evaluations" / str(day)
+        group_cells = lake.settings.home / "evaluations" / f"{day}-group-cells.parquet"
+        _write_group_cells(lake, day, group_cells)
+        arguments = ["--data", str(_export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
+        arguments += ["--group-cells", str(group_cells)]
+        for model in MODELS:
+            arguments += ["--model", f"{model.removesuffix('_model')}={_model_folder(lake, model, day)}"]
+        run = trainer.run("evaluate", arguments, output, run_name=f"{name} {day}", pictures=("grid.png", "lifts.png"))
+        judged = json.loads((output / "report.json").read_text())["rows"]
+        columns = TABLES[name].column_names[1:-1]
+        rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
+        frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
+        told = {**_picture(output / "grid.png"), **_picture(output / "lifts.png"), **run.record["metrics"]}
+        yield from publish(
+            context, lake, name, frame, inputs=inputs, days=(day,), facts=[_arm_facts(judged)], metadata=told
+        )
+
+    return evaluation_report
+
+
+def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
+    """Which cells a group holds and how often each was shown an ad: what its true click rate is an average over."""
+    from pyspark.sql import functions as F
+
+    days = evidence_days(day, resource.settings.evidence_window_days)
+    shown = resource.lake.read("creative_stats", days).groupBy("scope", "cell")
+    cells = resource.lake.read("user_groups", (day,)).join(
+        shown.agg(F.sum("num_impressions").alias("num_impressions")), on=["scope", "cell"], how="inner"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells.select("group_id", "scope", "cell", "num_impressions").orderBy("group_id", "cell").toPandas().to_parquet(path)
+
+
+def _arm_facts(judged: list[dict[str, Any]]) -> dict[str, Any]:
+    groups_of: dict[str, set[str]] = {}
+    for row in judged:
+        groups_of.setdefault(row["arm"], set()).add(row["group_id"])
+    everyone = set().union(*groups_of.values())
+    return {"num_arm_groups_missing": sum(len(everyone - groups) for groups in groups_of.values())}
+
+
+def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    name, inputs = "registered_model", ("training_export", "group_dpo_model", "evaluation_report")
+
+    @dg.asset(**_options(name, inputs, partitions, "mlflow"))
+    def registered_model(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
+        day = date.fromisoformat(context.partition_key)
+        settings = lake.settings
+        model = _model_folder(lake, "group_dpo_model", day)
+        arguments = ["--data", str(_export_folder(lake, day)), "--model", str(model), "--name", settings.model_name]
+        arguments += ["--tracking-uri", settings.tracking_uri]
+        run = trainer.run("register", arguments, settings.home / "registrations" / str(day), run_name=f"{name} {day}")
+        record = run.record
+        row = (day, settings.model_name, int(record["model_version"]), record["alias"], record["artifact_sha256"])
+        frame = lake.lake.spark.createDataFrame([(*row, run.mlflow_run_id)], TABLES[name].ddl)
+        trained = json.loads((model / "run.json").read_text())["artifact_sha256"]
+        facts = {"num_artifacts_changed": int(record["artifact_sha256"] != trained)}
+        yield from publish(context, lake, name, frame, inputs=inputs, days=(day,), facts=[facts])
+
+    return registered_model
+
+
+def _export_folder(resource: LakeResource, day: date) -> Path:
+    return Path(_published(resource, "training_export", day)["export_path"])
+
+
+def _model_folder(resource: LakeResource, name: str, day: date) -> Path:
+    return Path(_published(resource, name, day)["model_path"])
+
+
+def _published(resource: LakeResource, name: str, day: date) -> Any:
+    row = resource.lake.read(name, (day,)).first()
+    if row is None:
+        raise ValueError(f"{name} of {day} has not been published: materialise the asset {name} of that day first.")
+    return row
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    """A picture shown inside Dagster's metadata."""
+    import base64
+
+    if not path.is_file():
+        return {}
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {path.stem: dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")}

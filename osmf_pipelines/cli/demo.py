@@ -1,0 +1,116 @@
+"""`osmf demo`: the whole chain on the Open Bandit logs and on a simulated market, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from osmf_pipelines.cli.doctor import find_problems
+from osmf_pipelines.settings import Settings
+
+_FIRST_DATE = date(2026, 3, 2)
+_NUM_DAYS = 3
+_IMPRESSIONS_PER_DAY = 600_000
+_SEED = 7
+
+
+@dataclass
+class Story:
+    """What `summary.json` will hold, and how long each part took."""
+
+    console: Console
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str, title: str) -> Iterator[None]:
+        """One part of the demo, timed."""
+        self.console.print(f"\n[bold]{title}[/]")
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 1)
+
+
+def run_demo(settings: Settings, console: Console) -> None:
+    """Runs everything; ends with a table, paths and commands to explore, and `summary.json` beside them.
+
+    Raises:
+        RuntimeError: when the machine lacks something, or an asset fails.
+    """
+    from osmf_pipelines.cli.runs import JobRunner
+    from osmf_pipelines.cli.summary import print_summary, summarise
+    from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
+
+    problems = find_problems(settings, lambda *_: None, is_thorough=False)
+    if problems:
+        raise RuntimeError(" ".join(problems))
+    story, runner = Story(console), JobRunner(console)
+    last_day = _FIRST_DATE + timedelta(days=_NUM_DAYS - 1)
+    market = settings.home / "market"
+    with story.part("simulate", "A simulated market, written as a drop folder"):
+        if (market / "finished").is_file():
+            console.print(f"    {market} is there already")
+        else:
+            simulate_market(
+                settings,
+                market,
+                start_date=_FIRST_DATE,
+                num_days=_NUM_DAYS,
+                impressions_per_day=_IMPRESSIONS_PER_DAY,
+                seed=_SEED,
+                console=console,
+            )
+    defs = build_defs(settings, on_progress=runner.show_training)
+    with story.part("market_pairs", "The market's logs to preference pairs"):
+        runner.run(defs, "ingest_days", _FIRST_DATE, last_day)
+        runner.run(defs, "form_pairs", last_day)
+    bandit, bandit_settings = open_bandit_defs(settings), open_bandit_settings(settings)
+    with story.part("open_bandit_pairs", "The Open Bandit logs to preference pairs (real clicks)"):
+        bandit_end = bandit_settings.end_date
+        assert bandit_end is not None
+        runner.run(bandit, "ingest_days", bandit_settings.first_date, bandit_end - timedelta(days=1))
+        runner.run(bandit, "form_pairs", bandit_end - timedelta(days=1))
+    with story.part("train_and_evaluate", "Models: pretrained, one size for all, and per group; judged; registered"):
+        runner.run(defs, "train_and_evaluate", last_day)
+    summary = summarise(settings, bandit_settings, last_day, story.seconds)
+    path = settings.home / "summary.json"
+    path.write_text(json.dumps(summary, indent=1))
+    print_summary(summary, settings, path, console)
+
+
+def simulate_market(
+    settings: Settings,
+    out: Path,
+    *,
+    start_date: date,
+    num_days: int,
+    impressions_per_day: int,
+    seed: int,
+    console: Console,
+) -> None:
+    """Writes a simulated market into `out`, with a line for each day.
+
+    Raises:
+        ValueError: when a setting is impossible, or `out` is not empty.
+    """
+    from osmf_models.simulator.market import easy_market
+    from osmf_pipelines.spark.session import get_spark
+    from osmf_pipelines.spark.simulate_logs import simulate_logs
+
+    simulate_logs(
+        get_spark(settings),
+        easy_market(seed),
+        out,
+        start_date=start_date,
+        num_days=num_days,
+        impressions_per_day=impressions_per_day,
+        seed=seed,
+        progress=lambda line: console.print(f"    {line}", highlight=False),
+    )
+    (out / "finished").touch()

@@ -1,0 +1,116 @@
+"""Dagster jobs run inside this process, with a line per asset and a bar while a model trains.
+
+The runs go into the same instance that `dagster dev` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.events import DagsterEventType
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.utils import make_new_run_id
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunFailedError(RuntimeError):
+    """A job ended without success; the message says which asset and why."""
+
+
+class JobRunner:
+    """Runs jobs and tells how they go.
+
+    Args:
+        console: where progress goes.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress: Progress | None = None
+        os.environ.setdefault("DAGSTER_HOME", str(_CHECKOUT / "dagster_home"))
+        self.instance = dg.DagsterInstance.get()
+
+    def run(
+        self, defs: dg.Definitions, job: str, first_day: date, last_day: date | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Runs `job` for a day, or for all days of a range at once.
+
+        Raises:
+            RunFailedError: when an asset fails.
+        """
+        days: dict[str, Any] = {"partition_key": first_day.isoformat()}
+        if last_day is not None and last_day != first_day:
+            range_tags = {
+                ASSET_PARTITION_RANGE_START_TAG: first_day.isoformat(),
+                ASSET_PARTITION_RANGE_END_TAG: last_day.isoformat(),
+            }
+            days = {"tags": range_tags}
+        run_id = make_new_run_id()
+        reporter = _Reporter(self.console)
+        self.instance.add_event_listener(run_id, reporter.handle)
+        result = defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance, run_id=run_id, raise_on_error=False, run_config=_QUIET, **days
+        )
+        if not result.success:
+            raise RunFailedError(reporter.failure or f"{job} failed: see run {run_id} in `dagster dev`.")
+        return result
+
+    def show_training(self, name: str, heartbeat: dict[str, Any]) -> None:
+        """Moves the bar of a model that trains."""
+        if self.progress is None:
+            columns = (TextColumn("    {task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self.progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self.progress.start()
+            self.task = self.progress.add_task(name, total=heartbeat["num_steps"])
+        text = f"{name} loss {heartbeat['loss']:.4f}" if heartbeat.get("loss") is not None else name
+        self.progress.update(self.task, completed=heartbeat["step"], total=heartbeat["num_steps"], description=text)
+        if heartbeat["step"] >= heartbeat["num_steps"]:
+            self.progress.stop()
+            self.progress = None
+
+
+class _Reporter:
+    """Turns a run's events into lines."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.failure = ""
+        self.told: set[dg.AssetKey] = set()
+        self.since = time.monotonic()
+
+    def handle(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None:
+            return
+        if event.event_type == DagsterEventType.ASSET_MATERIALIZATION:
+            self._tell_materialization(event.step_materialization_data.materialization)
+        elif event.event_type == DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                self.console.print(f"    [yellow]! {check.asset_key.path[-1]}: {check.check_name} did not hold[/]")
+        elif event.event_type == DagsterEventType.STEP_FAILURE:
+            failure = event.step_failure_data
+            told = failure.user_failure_data.description if failure.user_failure_data else None
+            cause = failure.error.cause if failure.error and failure.error.cause else failure.error
+            self.failure = f"{event.step_key}: {told or (cause.message.strip() if cause else 'failed')}"
+
+    def _tell_materialization(self, materialization: dg.AssetMaterialization) -> None:
+        # A range of days is one event per day, all of one publication.
+        if materialization.asset_key in self.told:
+            return
+        self.told.add(materialization.asset_key)
+        now = time.monotonic()
+        rows = materialization.metadata.get("dagster/row_count")
+        text = f"{rows.value:>11,} rows" if rows is not None else " " * 16
+        name = materialization.asset_key.path[-1]
+        self.console.print(f"    [green]✓[/] {name:<20} {text} {now - self.since:7.1f} s", highlight=False)
+        self.since = now

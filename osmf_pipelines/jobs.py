@@ -1,0 +1,38 @@
+"""What is run as one: one process, one Spark session."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+DIMENSIONS = ("users", "products", "creatives", "product_splits", "creative_features")
+EVENTS = (
+    "bronze_impressions",
+    "bronze_clicks",
+    "quarantined_events",
+    "silver_exposures",
+    "creative_stats",
+    "cell_users",
+)
+PAIRS = ("user_groups", "group_features", "group_ctr", "preference_pairs", "training_export")
+MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "evaluation_report", "registered_model")
+
+
+def build_jobs(asset_keys: dict[str, dg.AssetKey]) -> list[dg.UnresolvedAssetJobDefinition]:
+    """Returns the jobs over the assets that exist.
+
+    Args:
+        asset_keys: asset name to key.
+    """
+
+    def job(name: str, assets: tuple[str, ...], description: str) -> dg.UnresolvedAssetJobDefinition:
+        selection = dg.AssetSelection.assets(*[asset_keys[asset] for asset in assets if asset in asset_keys])
+        return dg.define_asset_job(name, selection=selection, description=description)
+
+    jobs = [
+        job("ingest_days", (*DIMENSIONS, *EVENTS), "Logs of a day, or a range of days, to daily sums."),
+        job("form_pairs", PAIRS, "Groups and preference pairs as of a day."),
+        job("refresh_pairs", (*DIMENSIONS, *EVENTS, *PAIRS), "A day from its logs to preference pairs."),
+    ]
+    if MODELS[0] in asset_keys:
+        jobs.append(job("train_and_evaluate", MODELS, "Models from the pairs as of a day, judged and registered."))
+    return jobs

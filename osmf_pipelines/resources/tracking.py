@@ -1,0 +1,69 @@
+"""MLflow runs as the orchestrator opens and closes them; curves are logged by the stage itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from osmf_pipelines.settings import Settings
+
+EXPERIMENT = "osmf"
+
+
+class TrackedRun:
+    """One MLflow run around a stage: finished when the block ends well, failed otherwise.
+
+    Args:
+        settings: name the store.
+        run_name: shown in `mlflow ui`.
+    """
+
+    def __init__(self, settings: Settings, run_name: str):
+        self.settings = settings
+        self.run_name = run_name
+        self.run_id = ""
+
+    def __enter__(self) -> TrackedRun:
+        self.client = tracking_client(self.settings)
+        experiment_id = _experiment_id(self.client, self.settings.home / "mlartifacts")
+        run = self.client.create_run(experiment_id, run_name=self.run_name)
+        self.run_id = run.info.run_id
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.client.set_terminated(self.run_id, "FINISHED" if error is None else "FAILED")
+
+    def log_record(self, record: dict[str, Any]) -> None:
+        """Logs what the stage's `run.json` says: metrics, where the data came from, versions."""
+        for name, value in record.get("metrics", {}).items():
+            self.client.log_metric(self.run_id, name, value)
+        for name in ("stage", "recipe", "data_hash"):
+            if name in record:
+                self.client.log_param(self.run_id, name, record[name])
+        self.client.log_dict(self.run_id, record, "run.json")
+
+    def log_picture(self, path: Path) -> None:
+        """Keeps a picture with the run."""
+        self.client.log_artifact(self.run_id, str(path))
+
+
+def tracking_client(settings: Settings) -> MlflowClient:
+    """Returns a client of the store that the settings name."""
+    from mlflow import MlflowClient
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+
+
+def _experiment_id(client: MlflowClient, artifacts: Path) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.absolute().as_uri()))

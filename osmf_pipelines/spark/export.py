@@ -1,0 +1,207 @@
+"""The training export: Parquet shards and a manifest, in the form of `osmf_models.records`.
+
+Spark writes the shards, so that an export of any size needs no driver memory; the manifest is written last and holds
+the hash of every shard. Only what has pictures is exported: pairs of creatives without a mask serve no training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest, group_feature_names
+from osmf_pipelines.spark.pictures import read_picture
+
+_ROWS_PER_SHARD = 50_000
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """Published tables of one `as_of_date`, and the snapshots that they refer to."""
+
+    group_features: DataFrame
+    group_ctr: DataFrame
+    preference_pairs: DataFrame
+    products: DataFrame
+    product_splits: DataFrame
+    creatives: DataFrame
+    creative_features: DataFrame
+
+
+_SORT_KEYS = {
+    "groups": ("group_id",),
+    "products": ("product_id",),
+    "creatives": ("creative_id",),
+    "generation_examples": ("group_id", "creative_id"),
+    "preference_pairs": ("group_id", "chosen_creative_id", "rejected_creative_id"),
+}
+
+
+def build_export_frames(inputs: ExportInputs) -> dict[str, DataFrame]:
+    """Returns the tables of an export; their columns are those of `EXPORT_TABLES`, pictures still as paths.
+
+    Grain: see `osmf_models.records`; a creative without picture or mask, its examples and its pairs are left out.
+
+    Raises:
+        ValueError: when there are no groups, or when their preference vectors are not over the same features.
+    """
+    has_picture = F.col("image_path").isNotNull() & F.col("mask_path").isNotNull()
+    creatives = inputs.creatives.where(has_picture)
+    ids = creatives.select("creative_id")
+    splits = inputs.product_splits.select("product_id", "split")
+    products = inputs.products.where(F.col("cutout_path").isNotNull()).join(splits, on="product_id", how="inner")
+    is_example = ~F.col("is_scope_root") & (F.col("num_clicks") > 0)
+    examples = (
+        inputs.group_ctr.where(is_example)
+        .join(ids, on="creative_id", how="left_semi")
+        .join(products.select("product_id", "split"), on="product_id", how="inner")
+        .withColumn("sampling_weight", F.col("num_clicks").cast("double"))
+    )
+    pairs = inputs.preference_pairs
+    for side in ("chosen_creative_id", "rejected_creative_id"):
+        pairs = pairs.join(ids.withColumnRenamed("creative_id", side), on=side, how="left_semi")
+    return {
+        "groups": _with_feature_vectors(inputs.group_features, inputs.creative_features),
+        "products": products.withColumnRenamed("cutout_path", "cutout_png"),
+        "creatives": creatives.withColumnsRenamed({"image_path": "image_png", "mask_path": "mask_png"}),
+        "generation_examples": examples,
+        "preference_pairs": pairs,
+    }
+
+
+def group_feature_layout(group_features: DataFrame) -> tuple[str, ...]:
+    """Returns the names of the entries of the groups' feature vectors.
+
+    Raises:
+        ValueError: when there are no groups, or when their preference vectors are not over the same features.
+    """
+    names = group_features.select("feature_names").distinct().limit(2).collect()
+    if len(names) != 1:
+        raise ValueError(
+            "the groups' preference vectors must be over the same creative features; found "
+            f"{[row['feature_names'] for row in names] or 'no groups'}."
+        )
+    bins = group_features.select(F.explode(F.map_keys("attribute_shares")).alias("bin")).distinct().collect()
+    return group_feature_names(tuple(names[0]["feature_names"]), tuple(sorted(row["bin"] for row in bins)))
+
+
+def write_export(
+    inputs: ExportInputs, folder: Path, *, as_of_date: str, table_versions: dict[str, int]
+) -> ExportManifest:
+    """Writes an export into `folder`, replacing what was there; returns its manifest.
+
+    Raises:
+        ValueError: when there are no groups or no pictures, or when a picture is not square or not of the others' size.
+    """
+    frames = build_export_frames(inputs)
+    layout = group_feature_layout(inputs.group_features)
+    image_px = _image_px(frames["creatives"])
+    frames["products"] = _encode(frames["products"], {"cutout_png": "RGBA"}, image_px)
+    frames["creatives"] = _encode(frames["creatives"], {"image_png": "RGB", "mask_png": "L"}, image_px)
+    shutil.rmtree(folder, ignore_errors=True)
+    files = [
+        file
+        for name, columns in EXPORT_TABLES.items()
+        for file in _write_table(name, frames[name].select(*columns), folder)
+    ]
+    mean, scale = _normalisation(frames["groups"])
+    manifest = ExportManifest(as_of_date, image_px, layout, mean, scale, table_versions, tuple(files))
+    manifest.write(folder)
+    return manifest
+
+
+def _with_feature_vectors(group_features: DataFrame, creative_features: DataFrame) -> DataFrame:
+    """Groups with `features`, laid out as `group_feature_names` says."""
+    layout = group_feature_layout(group_features)
+    num_features = sum(name.startswith("preference_z:") for name in layout)
+    groups = group_features
+    for side in ("top", "bottom"):
+        exemplars = (
+            group_features.select("group_id", F.explode(f"{side}_creative_ids").alias("creative_id"))
+            .join(creative_features, on="creative_id", how="inner")
+            .groupBy("group_id")
+            .agg(*[F.avg(F.col("feature_values")[i]).alias(f"{side}_{i}") for i in range(num_features)])
+        )
+        groups = groups.join(exemplars, on="group_id", how="left")
+    entries = [
+        *[_ratio(F.col("preference")[i], F.col("preference_se")[i]) for i in range(num_features)],
+        *[F.col("preference_se")[i] for i in range(num_features)],
+        *[F.coalesce(f"{side}_{i}", F.lit(0.0)) for side in ("top", "bottom") for i in range(num_features)],
+        F.log(F.col("num_users").cast("double")),
+        *[
+            F.coalesce(F.col("attribute_shares")[name.removeprefix("share:")], F.lit(0.0))
+            for name in layout
+            if name.startswith("share:")
+        ],
+    ]
+    return groups.withColumn("features", F.array(*[entry.cast("float") for entry in entries]))
+
+
+def _ratio(value: Column, error: Column) -> Column:
+    return F.when(error > 0, value / error).otherwise(F.lit(0.0))
+
+
+def _normalisation(groups: DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and scale of each entry over the groups that are no scope root, or over all where there are only roots."""
+    rows = groups.select("is_scope_root", "features").collect()
+    vectors = np.array(
+        [row["features"] for row in rows if not row["is_scope_root"]] or [row["features"] for row in rows]
+    )
+    scale = vectors.std(axis=0)
+    return tuple(map(float, vectors.mean(axis=0))), tuple(float(value) if value > 0 else 1.0 for value in scale)
+
+
+def _image_px(creatives: DataFrame) -> int:
+    first = creatives.orderBy("creative_id").select("image_png").first()
+    if first is None:
+        raise ValueError("no creative has a picture and a mask: there is nothing to train on.")
+    return read_picture(first["image_png"], "RGB").width
+
+
+def _encode(rows: DataFrame, modes: dict[str, str], image_px: int) -> DataFrame:
+    """Replaces the paths in the columns of `modes` by PNG bytes, decoded and encoded anew."""
+    types = [f"`{name}` {'binary' if name in modes else type_}" for name, type_ in rows.dtypes]
+
+    def encode_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            pictures = {name: [_png(path, mode, image_px) for path in batch[name]] for name, mode in modes.items()}
+            yield batch.assign(**pictures)
+
+    return rows.mapInPandas(encode_batches, ", ".join(types))
+
+
+def _png(path: str, mode: str, image_px: int) -> bytes:
+    picture = read_picture(path, mode)
+    if picture.size != (image_px, image_px):
+        raise ValueError(f"picture {path} has {picture.size} pixels, the others have {image_px} x {image_px}.")
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _write_table(name: str, frame: DataFrame, folder: Path) -> list[ExportFile]:
+    """Writes shards named by their order; the same rows give the same bytes."""
+    staging = folder / f".{name}"
+    ordered = frame.orderBy(*_SORT_KEYS[name])
+    ordered.write.option("maxRecordsPerFile", _ROWS_PER_SHARD).mode("overwrite").parquet(str(staging))
+    (folder / name).mkdir()
+    files = []
+    for index, part in enumerate(sorted(staging.glob("part-*.parquet"))):
+        path = folder / name / f"{index:05d}.parquet"
+        part.replace(path)
+        data = path.read_bytes()
+        num_rows = pq.read_metadata(path).num_rows
+        digest = hashlib.sha256(data).hexdigest()
+        files.append(ExportFile(name, str(path.relative_to(folder)), num_rows, len(data), digest))
+    shutil.rmtree(staging)
+    return files

@@ -1,0 +1,68 @@
+"""Daily sums of exposures: integers only, so that a window is a sum of days and no result depends on partitioning.
+
+Correcting for position and day belongs in `ctr`; forming groups in `group`.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from osmf_pipelines.tables import TABLES
+
+_STATS_KEYS = (
+    "event_date",
+    "scope",
+    "cell",
+    "user_fold",
+    "product_id",
+    "creative_id",
+    "slot_type",
+    "position",
+)
+
+
+def aggregate_creative_stats(exposures: DataFrame) -> DataFrame:
+    """Returns `creative_stats`: impressions and clicks per day, cell, fold, creative and place.
+
+    Grain: one row per (event_date, scope, cell, user_fold, product, creative, slot_type, position); a null slot type or
+        position is a place of its own. `inverse_propensity_millis` is null when any exposure of the row has no
+        propensity, since a partial sum would understate. Duplicate exposures would count twice.
+    """
+    is_known = F.count("propensity") == F.count(F.lit(1))
+    inverse_propensity_millis = F.sum(F.round(1000 / F.col("propensity")).cast("bigint"))
+    return (
+        exposures.groupBy(*_STATS_KEYS)
+        .agg(
+            F.count(F.lit(1)).alias("num_impressions"),
+            F.sum(F.col("is_clicked").cast("bigint")).alias("num_clicks"),
+            F.when(is_known, inverse_propensity_millis).alias("inverse_propensity_millis"),
+        )
+        .select(*TABLES["creative_stats"].column_names)
+    )
+
+
+def list_cell_users(exposures: DataFrame) -> DataFrame:
+    """Returns `cell_users`: who was behind each cell on each day.
+
+    Grain: one row per (event_date, scope, cell, user), however many exposures; exposures without a user are left out.
+    """
+    columns = TABLES["cell_users"].column_names
+    return exposures.where(F.col("user_id").isNotNull()).select(*columns).distinct()
+
+
+def count_cell_users(cell_users_window: DataFrame) -> DataFrame:
+    """Returns how many users stand behind each cell of a window, each user in the cell where they were seen last.
+
+    Counting a user once makes the counts of cells add up to distinct users of any set of cells, never above the truth.
+
+    Grain: one row per (scope, cell); two cells on the last day go to the one that sorts last.
+    """
+    last_cell = F.max(F.struct("event_date", "cell"))["cell"].alias("cell")
+    return (
+        cell_users_window.groupBy("scope", "user_id")
+        .agg(last_cell)
+        .groupBy("scope", "cell")
+        .agg(F.count(F.lit(1)).alias("num_users"))
+        .select("scope", "cell", "num_users")
+    )

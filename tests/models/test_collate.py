@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from osmf_models.config import DpoConfig
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch
+from osmf_models.data.pairs import pairs_of_split
+
+DROPOUT = Dropout(group=0.3, text=0.3)
+
+
+def draw(export, rank, world_size, step=3):
+    key = BatchKey.of_rank(0, step, 8, rank, world_size)
+    return draw_generation_batch(export, export.examples, key, DROPOUT, lambda uniform: uniform)
+
+
+def draw_pairs(export, rank, world_size, is_balanced=True):
+    pairs = pairs_of_split(export, DpoConfig(), "train")
+    key = BatchKey.of_rank(0, 3, 8, rank, world_size)
+    return draw_pair_batch(export, pairs, key, Dropout(), lambda uniform: uniform, is_balanced)
+
+
+def test_two_ranks_see_the_global_batch_of_one(export):
+    whole, halves = draw(export, 0, 1), [draw(export, rank, 2) for rank in range(2)]
+    for part in ("images", "masks", "noise", "time"):
+        both = torch.cat([getattr(half.pictures, part) for half in halves])
+        torch.testing.assert_close(both, getattr(whole.pictures, part), rtol=0, atol=0)
+    both = torch.cat([half.condition.is_null_group for half in halves])
+    assert both.tolist() == whole.condition.is_null_group.tolist()
+    assert [*halves[0].condition.titles, *halves[1].condition.titles] == whole.condition.titles
+    assert [*halves[0].descriptions, *halves[1].descriptions] == whole.descriptions
+
+
+def test_two_ranks_see_the_global_pairs_of_one(export):
+    whole, halves = draw_pairs(export, 0, 1), [draw_pairs(export, rank, 2) for rank in range(2)]
+    assert torch.cat([half.target for half in halves]).tolist() == whole.target.tolist()
+    chosen = torch.cat([half.pictures.noise[:4] for half in halves])
+    torch.testing.assert_close(chosen, whole.pictures.noise[:8], rtol=0, atol=0)
+
+
+def test_other_steps_draw_otherwise(export):
+    assert not torch.equal(draw(export, 0, 1, step=3).pictures.noise, draw(export, 0, 1, step=4).pictures.noise)
+
+
+def test_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="cannot be shared equally by 3"):
+        BatchKey.of_rank(0, 0, 8, 0, 3)
+
+
+def test_noise_and_time_are_shared_within_a_pair_and_not_across_pairs(export):
+    pictures = draw_pairs(export, 0, 1).pictures
+    torch.testing.assert_close(pictures.noise[:8], pictures.noise[8:], rtol=0, atol=0)
+    torch.testing.assert_close(pictures.time[:8], pictures.time[8:], rtol=0, atol=0)
+    assert not torch.equal(pictures.images[:8], pictures.images[8:])
+    assert len(torch.unique(pictures.noise[:8, 0, 0, 0])) == 8
+
+
+def test_sampling_weight_is_followed(export):
+    examples = export.examples.head(3).assign(sampling_weight=[0.0, 1.0, 3.0])
+    key = BatchKey(0, 0, range(400))
+    batch = draw_generation_batch(export, examples, key, Dropout(), lambda uniform: uniform)
+    third = torch.tensor(export.images[examples.creative_index.iloc[2]]).movedim(-1, 0)
+    share = np.mean([torch.equal(image, third) for image in batch.pictures.images])
+    assert 0.67 < share < 0.83
+
+
+def test_dropout_hides_titles_and_groups_independently(export):
+    batches = [draw(export, 0, 1, step).condition for step in range(60)]
+    no_group = torch.cat([batch.is_null_group for batch in batches]).numpy()
+    no_title = np.array([title == "" for batch in batches for title in batch.titles])
+    assert 0.24 < no_group.mean() < 0.36
+    assert 0.24 < no_title.mean() < 0.36
+    assert 0.05 < (no_group & no_title).mean() < 0.14
+
+
+def test_global_pairs_are_the_roots_and_shuffled_pairs_keep_their_scope(export):
+    assert pairs_of_split(export, DpoConfig(pair_groups="null"), "train").is_scope_root.all()
+    own, shuffled = (pairs_of_split(export, DpoConfig(pair_groups=kind), "train") for kind in ("own", "shuffled"))
+    assert (own.group_index != shuffled.group_index).any()
+    assert (export.groups.scope.iloc[shuffled.group_index].to_numpy() == own.scope.to_numpy()).all()
+
+
+def test_strength_label_is_the_bradley_terry_share(export):
+    pairs = pairs_of_split(export, DpoConfig(label="strength"), "train")
+    chosen, rejected = np.exp(pairs.log_rate_ratio), 1.0
+    np.testing.assert_allclose(pairs.target, chosen / (chosen + rejected))
+
+
+def test_export_without_such_pairs_is_refused(export):
+    with pytest.raises(ValueError, match="no groups' pairs of split nowhere"):
+        pairs_of_split(export, DpoConfig(), "nowhere")

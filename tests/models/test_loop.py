@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from osmf_models.config import TrainingConfig, ZeroConfig
+from osmf_models.training.loop import learning_rate_at, write_heartbeat
+from osmf_models.training.tracking import Tracker
+from osmf_models.training.zero import deepspeed_config
+
+CONFIG = TrainingConfig(num_steps=100, batch_size=8, learning_rate=1.0, warmup_steps=10, final_learning_rate_share=0.0)
+
+
+def test_learning_rate_warms_up_and_decays():
+    assert learning_rate_at(0, CONFIG) == pytest.approx(0.1)
+    assert learning_rate_at(50, CONFIG) == pytest.approx(0.5)
+    assert learning_rate_at(99, CONFIG) == pytest.approx(0.01)
+
+
+def test_heartbeat_says_how_far(tmp_path):
+    write_heartbeat(tmp_path, step=3, num_steps=8, eta_seconds=2.5, loss=0.4)
+    heartbeat = json.loads((tmp_path / "heartbeat.json").read_text())
+    assert {name: heartbeat[name] for name in ("step", "num_steps", "eta_seconds", "loss")} == {
+        "step": 3,
+        "num_steps": 8,
+        "eta_seconds": 2.5,
+        "loss": 0.4,
+    }
+
+
+def test_tracker_keeps_steps_rising_over_a_resume(tmp_path):
+    first = Tracker(tmp_path, rank=0)
+    for step in (2, 4, 6):
+        first.log(step, {"train/loss": 1.0})
+    Tracker(tmp_path, rank=0, first_step=4).log(6, {"train/loss": 0.5})
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["train/loss"]) for record in records] == [(2, 1.0), (4, 1.0), (6, 0.5)]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    Tracker(tmp_path, rank=1).log(1, {"train/loss": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_config_is_concrete_and_clips(stage):
+    config = deepspeed_config(ZeroConfig(stage=stage, precision="bf16"), CONFIG, world_size=2)
+    assert config["zero_optimization"]["stage"] == stage
+    assert config["train_micro_batch_size_per_gpu"] == 4
+    assert config["gradient_clipping"] == 1.0
+    assert config["bf16"]["enabled"]
+    assert "auto" not in json.dumps(config)
+
+
+def test_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="cannot be shared equally by 3"):
+        deepspeed_config(ZeroConfig(), CONFIG, world_size=3)

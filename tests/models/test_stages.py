@@ -1,0 +1,137 @@
+"""The stages as they are run: as processes, one and two, through torch's launcher."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from osmf_models.model.pipeline import GroupAdPipeline
+
+SMALL = ("--set", "pretraining.training.num_steps=4", "--set", "pretraining.training.checkpoint_every=2")
+
+
+def run(stage: str, *arguments: object, num_processes: int = 1) -> subprocess.CompletedProcess:
+    program = [sys.executable]
+    if num_processes > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        program += ["-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
+        program += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    program += ["-m", f"osmf_models.stages.{stage}", "--recipe", "tiny", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_RUN_ID", None)
+    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def succeed(stage: str, *arguments: object, output: Path, num_processes: int = 1) -> dict:
+    done = run(stage, "--output", output, *arguments, num_processes=num_processes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((output / "run.json").read_text())
+
+
+def losses(output: Path) -> list[float]:
+    return [json.loads(line)["train/loss"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pretrained(export_folder, tmp_path_factory):
+    """Two ranks under ZeRO-1, interrupted by a checkpoint half way, which later tests resume from."""
+    output = tmp_path_factory.mktemp("pretrained")
+    return output, succeed("pretrain", "--data", export_folder, *SMALL, output=output, num_processes=2)
+
+
+def test_run_record_tells_everything(pretrained, export):
+    output, record = pretrained
+    assert record["data_hash"] == export.manifest.data_hash
+    assert record["config"]["pretraining"]["training"]["num_steps"] == 4
+    assert all(math.isfinite(value) for value in record["metrics"].values())
+    assert "train/generation_loss" in record["metrics"]
+    assert all((output / name).is_file() for name in record["artifacts"])
+    assert {"model/model_index.json", "model/denoiser/config.json"} <= set(record["artifacts"])
+    assert json.loads((output / "heartbeat.json").read_text())["step"] == 4
+    assert Image.open(output / "sample_grid.png").size[0] > 100
+    assert record["world_size"] == 2
+
+
+def test_resume_continues_to_the_same_loss(pretrained, export_folder):
+    """The interrupted run's checkpoint after step 2 leads to the numbers and weights that came without interruption."""
+    output, record = pretrained
+    before = losses(output)
+    again = succeed("pretrain", "--data", export_folder, *SMALL, "--resume", output=output, num_processes=2)
+    assert losses(output) == pytest.approx(before, rel=1e-6)
+    assert again["metrics"]["train/loss"] == pytest.approx(record["metrics"]["train/loss"], rel=1e-6)
+    assert again["artifacts"] == record["artifacts"]
+
+
+def test_group_dpo_trains_on_what_pretraining_left(pretrained, export_folder, export, tmp_path):
+    output, _ = pretrained
+    record = succeed("group_dpo", "--data", export_folder, "--pretrained", output, output=tmp_path)
+    metrics = record["metrics"]
+    assert record["stage"] == "group_dpo"
+    assert 0 <= metrics["validation/worst_group_pair_accuracy"] <= metrics["validation/pair_accuracy"] <= 1
+    assert metrics["validation/chosen_error_after"] != metrics["validation/chosen_error_before"]
+    pipeline = GroupAdPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    cutout = export.cutouts[0][None]
+    drawn = pipeline(
+        cutout[..., :3], cutout[..., 3], ["shoe"], export.raw_group_features[:1], num_inference_steps=2, generator=0
+    )
+    assert np.isfinite(drawn).all()
+
+
+def test_wrong_input_is_one_line(export_folder, tmp_path):
+    done = run(
+        "group_dpo", "--data", export_folder, "--pretrained", tmp_path, "--output", tmp_path, "--set", "dpo.bta=1"
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --set dpo.bta: no field 'bta'")
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.slow
+def test_one_process_reaches_the_loss_of_two(pretrained, export_folder, tmp_path):
+    output, _ = pretrained
+    succeed("pretrain", "--data", export_folder, *SMALL, output=tmp_path)
+    assert losses(tmp_path) == pytest.approx(losses(output), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_zero_3_trains_resumes_and_saves_whole_weights(pretrained, export_folder, tmp_path):
+    output, _ = pretrained
+    arguments = ("--data", export_folder, *SMALL, "--set", "zero.stage=3")
+    sharded = succeed("pretrain", *arguments, output=tmp_path, num_processes=2)
+    before = losses(tmp_path)
+    assert before == pytest.approx(losses(output), rel=1e-4)
+    again = succeed("pretrain", *arguments, "--resume", output=tmp_path, num_processes=2)
+    assert losses(tmp_path) == pytest.approx(before, rel=1e-6)
+    assert again["artifacts"] == sharded["artifacts"]
+    dpo = ("--data", export_folder, "--pretrained", tmp_path, "--global-pairs", "--set", "zero.stage=3")
+    assert succeed("group_dpo", *dpo, output=tmp_path / "dpo", num_processes=2)["stage"] == "global_dpo"
+
+
+@pytest.mark.slow
+def test_bf16_zero_2_trains(export_folder, tmp_path):
+    precision = ("--set", "zero.stage=2", "--set", "zero.precision=bf16")
+    record = succeed("pretrain", "--data", export_folder, *SMALL, *precision, output=tmp_path, num_processes=2)
+    assert math.isfinite(record["metrics"]["train/loss"])
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_refused(export_folder, tmp_path):
+    arguments = ("--data", export_folder, *SMALL)
+    succeed("pretrain", *arguments, output=tmp_path)
+    (tmp_path / "run.json").unlink()
+    next((tmp_path / "checkpoints").rglob("*.pt")).write_bytes(b"evil")
+    done = run("pretrain", *arguments, "--output", tmp_path, "--resume")
+    assert done.returncode == 2
+    assert "damaged" in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "run.json").exists()

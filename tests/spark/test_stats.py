@@ -1,0 +1,64 @@
+from datetime import date
+
+from pyspark.sql import functions as F
+
+from osmf_pipelines.spark.stats import aggregate_creative_stats, count_cell_users, list_cell_users
+from osmf_pipelines.tables import TABLES
+
+MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
+
+
+def _exposures(spark, rows):
+    """Rows of (day, user, cell, position, propensity, is_clicked)."""
+    frame = spark.createDataFrame(
+        rows,
+        "event_date date, user_id string, cell string, position int, propensity double, is_clicked boolean",
+    )
+    constants = {"scope": "shoes", "product_id": "p1", "creative_id": "c1", "slot_type": "feed"}
+    return frame.select("*", F.lit(0).alias("user_fold"), *(F.lit(v).alias(k) for k, v in constants.items()))
+
+
+def test_stats_are_sums_of_exposures_per_place(spark):
+    exposures = _exposures(
+        spark,
+        [
+            (MONDAY, "u1", "age=old", 1, 0.5, True),
+            (MONDAY, "u2", "age=old", 1, 0.3, False),
+            (MONDAY, "u2", "age=old", 2, 0.5, False),
+            (MONDAY, "u3", "age=old", 2, None, False),
+            (TUESDAY, "u3", "age=old", None, None, True),
+        ],
+    )
+
+    stats = aggregate_creative_stats(exposures)
+
+    assert ", ".join(f"`{name}` {type_}" for name, type_ in stats.dtypes) == TABLES["creative_stats"].ddl
+    columns = ("event_date", "position", "num_impressions", "num_clicks", "inverse_propensity_millis")
+    assert sorted((tuple(row[c] for c in columns) for row in stats.collect()), key=str) == [
+        (MONDAY, 1, 2, 1, 2000 + 3333),
+        (MONDAY, 2, 2, 0, None),
+        (TUESDAY, None, 1, 1, None),
+    ]
+
+
+def test_a_user_is_listed_once_a_day_and_cell_and_counted_once_a_window(spark):
+    exposures = _exposures(
+        spark,
+        [
+            (MONDAY, "u1", "age=old", 1, None, False),
+            (MONDAY, "u1", "age=old", 2, None, False),
+            (TUESDAY, "u1", "age=older", 1, None, False),
+            (MONDAY, "u2", "age=old", 1, None, False),
+            (MONDAY, None, "age=old", 1, None, False),
+        ],
+    )
+
+    cell_users = list_cell_users(exposures)
+
+    assert sorted((row["event_date"], row["cell"], row["user_id"]) for row in cell_users.collect()) == [
+        (MONDAY, "age=old", "u1"),
+        (MONDAY, "age=old", "u2"),
+        (TUESDAY, "age=older", "u1"),
+    ]
+    counts = {row["cell"]: row["num_users"] for row in count_cell_users(cell_users).collect()}
+    assert counts == {"age=old": 1, "age=older": 1}

@@ -30,7 +30,9 @@ $(HOME_FOLDER)/activate: $(SETUP)
 	@printf '%s\n' 'source "$(CURDIR)/$(VENV)/bin/activate"' 'cd "$(CURDIR)"' \
 	  'export DAGSTER_HOME="$(CURDIR)/dagster_home"' \
 	  'export MLFLOW_TRACKING_URI="sqlite:///$(abspath $(HOME_FOLDER))/mlflow.db"' \
-	  'export DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1' > $@
+	  'export MLFLOW_BACKEND_STORE_URI="$$MLFLOW_TRACKING_URI" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false' \
+	  'export DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false' \
+	  'export GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1' > $@
 
 demo: $(HOME_FOLDER)/activate ## logs to group-aligned pictures, on a simulated market and on real logs
 	$(VENV)/bin/osmf demo

@@ -48,7 +48,7 @@ def demo() -> RunConfig:
         recipe="demo",
         pretraining=PretrainingConfig(
             training=TrainingConfig(
-                num_steps=500, batch_size=48, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=250
+                num_steps=450, batch_size=48, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=225
             )
         ),
         dpo=DpoConfig(

@@ -9,7 +9,7 @@ Shapes: `B` pictures of one product for one group, `H W` pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,40 +120,44 @@ def model_pictures(
     pipeline = GroupAdPipeline.from_pretrained(arm.folder / "model", local_files_only=True)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     group_index = {group_id: index for index, group_id in enumerate(export.groups.group_id)}
-    for product_index in _product_indices(cases):
-        draw = _drawer(pipeline, export, product_index, sampling)
+    for scope, product_indices in cases.product_indices.items():
         if arm.is_one_size:
-            yield from _for_every_group(export, cases, product_index, draw(None)[0])
+            drawn = _draw(pipeline, export, product_indices, None, sampling)
+            for product_index, images in zip(product_indices, drawn, strict=True):
+                yield from _for_every_group(export, cases, product_index, images)
             continue
-        groups = cases.groups_of(_scope(export, product_index))
-        drawn = draw([group_index[group.group_id] for group in groups])
-        yield from (DrawnCase(product_index, group, images) for group, images in zip(groups, drawn, strict=True))
+        wanted = [(product_index, group) for product_index in product_indices for group in cases.groups_of(scope)]
+        groups = [group_index[group.group_id] for _, group in wanted]
+        drawn = _draw(pipeline, export, [product_index for product_index, _ in wanted], groups, sampling)
+        yield from (DrawnCase(*case, images) for case, images in zip(wanted, drawn, strict=True))
 
 
-def _drawer(
-    pipeline: GroupAdPipeline, export: TrainingExport, product_index: int, sampling: Sampling
-) -> Callable[[list[int] | None], Images]:
-    """Returns a function from rows of groups (None: everyone) to pictures, (groups, seeds, H, W, 3)."""
-    cutout = export.cutouts[product_index]
-    title = str(export.products.title[product_index] or "")
-    noise_seeds = [product_index * sampling.num_seeds + number for number in range(sampling.num_seeds)]
+def _draw(
+    pipeline: GroupAdPipeline,
+    export: TrainingExport,
+    product_indices: list[int],
+    group_indices: list[int] | None,
+    sampling: Sampling,
+) -> Images:
+    """Returns pictures of products, each for the group beside it (None: for everyone), (products, seeds, H, W, 3).
 
-    def draw(groups: list[int] | None) -> Images:
-        num_groups = 1 if groups is None else len(groups)
-        count = num_groups * sampling.num_seeds
-        features = None if groups is None else np.repeat(export.raw_group_features[groups], sampling.num_seeds, axis=0)
-        images = pipeline(
-            np.repeat(cutout[None, ..., :3], count, axis=0),
-            np.repeat(cutout[None, ..., 3], count, axis=0),
-            [title] * count,
-            features,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=[torch.Generator().manual_seed(seed) for seed in noise_seeds * num_groups],
-        )
-        return np.asarray(images).reshape(num_groups, sampling.num_seeds, *cutout.shape[:2], 3)
-
-    return draw
+    The noise depends on product and seed alone, so that all groups and all models start from the same.
+    """
+    num_seeds = sampling.num_seeds
+    cutouts = np.stack([export.cutouts[index] for index in product_indices])
+    features = None if group_indices is None else np.repeat(export.raw_group_features[group_indices], num_seeds, axis=0)
+    titles = [str(export.products.title[index] or "") for index in product_indices for _ in range(num_seeds)]
+    noise_seeds = [index * num_seeds + number for index in product_indices for number in range(num_seeds)]
+    images = pipeline(
+        np.repeat(cutouts[..., :3], num_seeds, axis=0),
+        np.repeat(cutouts[..., 3], num_seeds, axis=0),
+        titles,
+        features,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        generator=[torch.Generator().manual_seed(seed) for seed in noise_seeds],
+    )
+    return np.asarray(images).reshape(len(product_indices), num_seeds, *cutouts.shape[1:3], 3)
 
 
 def _for_every_group(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from osmf_models.evaluation.simulated_ctr import FoundGroup
 
 _CELL_INCHES = 0.95
-_TITLE_WIDTH = 24
+_TITLE_WIDTH = 22
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class GridRow:
 def draw_grid(rows: list[GridRow], arms: list[str], path: Path) -> None:
     """Writes a PNG with one block of columns per arm, one row per product, the group above and the rate below."""
     num_columns = max(len(row.groups) for row in rows)
-    figure = Figure(figsize=(_CELL_INCHES * num_columns * len(arms) + 0.4, 1.45 * _CELL_INCHES * len(rows) + 0.4))
+    figure = Figure(figsize=(_CELL_INCHES * num_columns * len(arms) + 0.4, 1.5 * _CELL_INCHES * len(rows) + 0.35))
     FigureCanvasAgg(figure)
     for block, arm in zip(figure.subfigures(1, len(arms), wspace=0.03, squeeze=False)[0], arms, strict=True):
-        block.suptitle(arm.replace("_", " "), fontsize=10, y=0.995)
+        block.suptitle(arm.replace("_", " "), fontsize=10, y=0.99)
         axes = block.subplots(len(rows), num_columns, squeeze=False)
-        block.subplots_adjust(left=0.02, right=0.98, top=0.91, bottom=0.03, wspace=0.08, hspace=0.55)
+        block.subplots_adjust(left=0.02, right=0.98, top=0.9, bottom=0.04, wspace=0.08, hspace=0.5)
         for axis in axes.flat:
             axis.axis("off")
         for row, row_axes in zip(rows, axes, strict=True):
@@ -96,5 +96,5 @@ def short_description(text: str) -> str:
 
 def _show(axis: Axes, picture: ShownPicture, title: str) -> None:
     axis.imshow(np.clip(picture.image, 0, 1), interpolation="lanczos")
-    axis.set_title(title, fontsize=4, pad=2)
+    axis.set_title(title, fontsize=4.5, pad=2)
     axis.text(0.5, -0.04, f"{picture.true_ctr_rate:.1%}", transform=axis.transAxes, ha="center", va="top", fontsize=6)

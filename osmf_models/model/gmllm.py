@@ -111,6 +111,13 @@ class GMllm(nn.Module):
         clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, 3, H, W)
         return Prediction(clean, read.description_logits)
 
+    def num_trainable_parameters(self) -> dict[str, int]:
+        """Returns, per part, how many of its parameters are trained."""
+        return {
+            name: sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+            for name, part in self.named_children()
+        }
+
     def draw_clean(self, pictures: NoisyPictures, tokens: Tensor) -> Tensor:
         """Returns the predicted clean latents (P, 3, H, W), given conditioning tokens (B, S, D)."""
         dtype = self.denoiser.dtype

@@ -39,10 +39,8 @@ from osmf_models.evaluation.simulated_ctr import EvaluationSet, evaluation_set, 
 from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, summarise
 from osmf_models.records import RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
-from osmf_models.stages.run_record import artifacts_digest, run_stage
-from osmf_models.training.checkpoint import file_sha256
-
-_REPORT_FILES = ("report.json", "grid.png", "lifts.png")
+from osmf_models.stages.finish import finish_stage
+from osmf_models.stages.run_record import run_stage
 
 
 def main() -> None:
@@ -69,8 +67,9 @@ def main() -> None:
         "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
         "models": {arm.name: arm.artifact_sha256 for arm in arms},
         "metrics": summarise(judgements, names) | {"num_groups_not_judged": float(len(cases.unjudged_group_ids))},
+        "wall_seconds": time.monotonic() - started,
     }
-    write_record(options.output, record, time.monotonic() - started)
+    finish_stage(options.output, record)
 
 
 def judge_arms(
@@ -119,20 +118,6 @@ def write_report(
     draw_grid(grid, arms, output / "grid.png")
     names = {group.group_id: f"{group.scope}: {group.description}" for group in cases.groups}
     draw_lifts(groups, names, models, output / "lifts.png")
-
-
-def write_record(output: Path, record: dict[str, Any], wall_seconds: float) -> None:
-    """Writes run.json, whose presence means success; call it last."""
-    artifacts = {name: file_sha256(output / name) for name in _REPORT_FILES}
-    whole = {
-        **record,
-        "artifacts": artifacts,
-        "artifact_sha256": artifacts_digest(artifacts),
-        "wall_seconds": wall_seconds,
-    }
-    temporary = output / f".{RUN_RECORD_NAME}.tmp"
-    temporary.write_text(json.dumps(whole, indent=1))
-    temporary.replace(output / RUN_RECORD_NAME)
 
 
 def _parser() -> argparse.ArgumentParser:

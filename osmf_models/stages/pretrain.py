@@ -8,6 +8,7 @@ belongs in `group_dpo.py`.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -28,6 +29,8 @@ from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.loop import StepLoss, train
 
+logger = logging.getLogger(__name__)
+
 
 def main() -> None:
     """Runs the stage from the command line."""
@@ -44,7 +47,8 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     torch.manual_seed(config.pretraining.training.seed)
     texts = [*export.products.title.fillna(""), *export.groups.description]
     model = GMllm.build(config.model, export.manifest, texts)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_trainable = model.num_trainable_parameters()
+    logger.info("trainable parameters: %s", num_trainable)
     engine = zero.build_engine(model, config.zero, config.pretraining.training)
     step_loss = pretraining_loss(engine, export, config)
     result = train(engine, step_loss, config.pretraining.training, arguments.output, arguments.is_resumed)
@@ -53,7 +57,7 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     if pipeline is not None:
         write_sample_grid(pipeline, export, config.pretraining, arguments.output / "sample_grid.png")
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
-        metrics |= {"num_parameters": float(num_parameters), "seconds_per_step": result.seconds_per_step}
+        metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
         write_run_record(arguments, "pretrain", export.manifest, metrics, time.monotonic() - started)
 

@@ -19,13 +19,22 @@ from osmf_models.training import zero
 
 
 def save_model(model: GMllm, folder: Path) -> GroupAdPipeline | None:
-    """Saves the model's parts in their libraries' formats and returns the pipeline read back, on rank 0 only."""
+    """Saves the model's parts in their libraries' formats and returns the pipeline read back, on rank 0 only.
+
+    Whatever the precision of training, the weights are handed over in fp32, so that all parts load alike.
+    """
     with zero.whole_parameters(model):
+        trained_dtype = model.denoiser.dtype
         if zero.rank() == 0:
             parts = (model.tokenizer, model.backbone, model.group_encoder, model.connector, model.denoiser)
             GroupAdPipeline(*parts).save_pretrained(folder, safe_serialization=True)
     zero.barrier()
-    return GroupAdPipeline.from_pretrained(folder, local_files_only=True) if zero.rank() == 0 else None
+    if zero.rank() != 0:
+        return None
+    pipeline = GroupAdPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    if trained_dtype != torch.float32:
+        pipeline.save_pretrained(folder, safe_serialization=True)
+    return pipeline
 
 
 def write_sample_grid(

@@ -8,23 +8,40 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from osmf_models.config import TrainingConfig, ZeroConfig
+
+
+@contextmanager
+def without_module(name: str) -> Iterator[None]:
+    """Hides a module that an import would load for nothing (DeepSpeed's autotuner takes MLflow: seconds a process)."""
+    hidden = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = hidden
+
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
-import deepspeed
-import torch.distributed as dist
-from torch import Tensor, nn
-
-from osmf_models.config import TrainingConfig, ZeroConfig
+with without_module("mlflow"):
+    import deepspeed
 
 
 def deepspeed_config(zero: ZeroConfig, training: TrainingConfig, world_size: int) -> dict[str, Any]:

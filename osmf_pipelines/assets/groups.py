@@ -1,6 +1,7 @@
 """Groups, rates, pairs and the training export, as of a day: each reads the evidence window that ends with it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
@@ -136,17 +137,14 @@ def _group_ctr(context: dg.AssetExecutionContext, resource: LakeResource) -> Ite
 def _preference_pairs(context: dg.AssetExecutionContext, resource: LakeResource) -> Iterator[Outcome]:
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.pairs import preference_pairs
+    from osmf_pipelines.spark.pairs import count_pairs, preference_pairs
 
     lake, settings, day = resource.lake, resource.settings, date.fromisoformat(context.partition_key)
-    pairs = preference_pairs(
-        lake.read("group_ctr", (day,)),
-        lake.read("product_splits"),
-        as_of_date=day,
-        min_probability=settings.min_pair_probability,
-    )
-    summary = [row.asDict() for row in pairs.summary.drop("as_of_date").orderBy("is_scope_root").collect()]
-    wrong = max((row["expected_wrong_share"] or 0.0 for row in summary), default=0.0)
+    rates = lake.read("group_ctr", (day,))
+    minimum = settings.min_pair_probability
+    pairs = preference_pairs(rates, lake.read("product_splits"), as_of_date=day, min_probability=minimum)
+    counts = count_pairs(rates.where("NOT is_scope_root"), min_probability=minimum)
+    wrong = counts.expected_wrong_share or 0.0
 
     def count_faults(candidate: Any) -> Facts:
         ends = F.array_sort(F.array("chosen_creative_id", "rejected_creative_id"))
@@ -158,23 +156,12 @@ def _preference_pairs(context: dg.AssetExecutionContext, resource: LakeResource)
         context,
         resource,
         "preference_pairs",
-        pairs.kept,
+        pairs,
         inputs=inputs,
         days=(day,),
         facts=count_faults,
-        metadata={"pairs": _as_table(summary), **_told_pairs(summary)},
+        metadata=asdict(counts),
     )
-
-
-def _told_pairs(summary: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts over groups; scope roots are told apart."""
-    told: dict[str, Any] = {}
-    for row in summary:
-        side = "root" if row["is_scope_root"] else "group"
-        told[f"num_{side}_pairs_kept"] = row["num_pairs_kept"]
-        told[f"num_{side}_pairs_insufficient"] = row["num_pairs_insufficient"]
-        told[f"{side}_expected_wrong_share"] = row["expected_wrong_share"] or 0.0
-    return told
 
 
 _EXPORTED = (

@@ -12,7 +12,7 @@ from osmf_pipelines.spark.preference_rules import parse_cell
 
 _NUM_EXEMPLARS = 3
 _PRIOR_CLICKS = 10.0  # a creative's rate against its product's varies by about 30%: Gamma of shape 10
-_MIN_MOSTLY_SHARE = 0.5
+_MIN_MOSTLY_SHARE = 0.6
 _MIN_LIFT = 1.2
 _MAX_VALUES_NAMED = 3
 _MIN_PREFERENCE_Z = 2.0
@@ -71,7 +71,7 @@ def describe_group(
 ) -> str:
     """Returns a group in plain language, such as `mostly age 18-24; prefers warm colours; avoids busy textures`.
 
-    An attribute is named when up to 3 values, each 1.2 times as common as in the scope, hold half of the users; a
+    An attribute is named when up to 3 values, each 1.2 times as common as in the scope, hold 60% of the users; a
     feature when its preference is 2 standard errors from 0, the surest first.
 
     Args:

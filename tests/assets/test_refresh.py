@@ -1,0 +1,104 @@
+"""The data half through Dagster: what is published, what is refused, what stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+from pyspark.sql import functions as F
+
+from osmf_models.records import EXPORT_TABLES, ExportManifest
+from osmf_pipelines.settings import Settings
+from osmf_pipelines.spark.lake import Lake
+from osmf_pipelines.tables import TABLES
+from tests.assets.conftest import LAST_DAY, Run
+
+DATA_TABLES = [name for name in TABLES if not name.endswith("_model") and name != "evaluation_report"]
+
+
+def _materialized(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+
+
+def test_logs_become_pairs_and_an_export_without_the_truth(run: Run, lake: Lake, market_settings: Settings) -> None:
+    assert run("ingest_days").success
+    assert run("form_pairs").success
+    assert all(lake.exists(name) for name in DATA_TABLES)
+
+    # 60,000 distinct impressions a day were written; what was delivered twice is counted, not kept.
+    exposures = lake.read("silver_exposures").groupBy("event_date").count().collect()
+    assert [row["count"] for row in exposures] == [60_000, 60_000]
+    assert lake.read("quarantined_events").count() == 0
+    sums = lake.read("creative_stats").agg(F.sum("num_impressions")).collect()[0][0]
+    assert sums == 120_000
+
+    pairs = lake.read("preference_pairs")
+    assert pairs.where("NOT is_scope_root").count() > 0
+    assert pairs.where("chosen_better_probability < 0.9").count() == 0
+
+    folder = Path(lake.read("training_export").first()["export_path"])
+    manifest = ExportManifest.read(folder)
+    assert {file.table for file in manifest.files} == set(EXPORT_TABLES)
+    groups = pd.concat(pd.read_parquet(folder / file.path) for file in manifest.files if file.table == "groups")
+    assert tuple(groups.columns) == EXPORT_TABLES["groups"]
+    assert {len(vector) for vector in groups["features"]} == {len(manifest.group_feature_names)}
+
+    _check_nobody_is_named(folder, lake)
+    _check_replay_changes_nothing(run, lake)
+
+
+def _check_nobody_is_named(folder: Path, lake: Lake) -> None:
+    """No user id, hashed or not, is in a table that is not restricted, nor in the export."""
+    user = lake.read("users").select("user_id").first()["user_id"]
+    for name in DATA_TABLES:
+        if lake.exists(name) and not TABLES[name].is_restricted:
+            assert "user_id" not in lake.read(name).columns
+            text = lake.read(name).select(F.to_json(F.struct("*")).alias("row")).where(F.col("row").contains(user))
+            assert text.count() == 0, name
+    assert all(user.encode() not in path.read_bytes() for path in folder.rglob("*.parquet"))
+
+
+def _check_replay_changes_nothing(run: Run, lake: Lake) -> None:
+    before = {name: lake.version(name) for name in DATA_TABLES if lake.exists(name)}
+    assert run("ingest_days").success
+    assert run("form_pairs").success
+    assert {name: lake.version(name) for name in before} == before
+
+
+def test_a_bad_day_is_refused_and_nothing_downstream_runs(run: Run, lake: Lake, market_settings: Settings) -> None:
+    assert run("ingest_days").success
+    before = {name: lake.version(name) for name in ("bronze_impressions", "silver_exposures", "creative_stats")}
+    _lose_user_ids(market_settings.drop_folder / "days" / LAST_DAY.isoformat() / "impressions.parquet", share=0.06)
+
+    result = run("ingest_days")
+
+    assert not result.success
+    failed = {
+        check.check_name
+        for check in result.get_asset_check_evaluations()
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    }
+    assert failed == {"quarantine_is_bearable"}
+    assert _materialized(result).isdisjoint(
+        {"bronze_impressions", "bronze_clicks", "silver_exposures", "creative_stats"}
+    )
+    assert {name: lake.version(name) for name in before} == before
+    # The evidence is kept: each refused event with its reason.
+    reasons = lake.read("quarantined_events").select(F.explode("reasons").alias("reason")).distinct().collect()
+    assert [row["reason"] for row in reasons] == ["missing_user_id"]
+
+
+def _lose_user_ids(folder: Path, share: float) -> None:
+    events = pd.read_parquet(folder)
+    events.loc[events.index[: int(share * len(events))], "uid"] = None
+    for path in folder.iterdir():
+        path.unlink()
+    events.to_parquet(folder / "part-0.parquet")
+
+
+def test_a_day_without_its_marker_is_not_taken(run: Run, market_settings: Settings) -> None:
+    (market_settings.drop_folder / "days" / LAST_DAY.isoformat() / "_SUCCESS").unlink()
+    result = run("ingest_days")
+    failure = next(event for event in result.all_events if event.is_step_failure)
+    assert "day 2026-03-03 is not complete" in str(failure.step_failure_data.error)

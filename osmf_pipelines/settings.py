@@ -20,35 +20,47 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OSMF_", frozen=True, extra="forbid")
 
-    home: Path = Field(_CHECKOUT / ".osmf", description="folder of everything that OSMF writes")
+    home: Path = Field(default=_CHECKOUT / ".osmf", description="folder of everything that OSMF writes")
     lake: str = Field(
-        "", description="root of the Delta tables: a folder or a URI that Spark can write; default HOME/lake"
+        default="", description="root of the Delta tables: a folder or a URI that Spark can write; default HOME/lake"
     )
-    mlflow_uri: str = Field("", description="MLflow tracking and registry store; default sqlite:///HOME/mlflow.db")
-    source: Literal["files", "open_bandit"] = Field("files", description="where logs come from")
-    source_path: Path = Field(Path(), description="the drop folder of `files`; default HOME/market/drop")
+    mlflow_uri: str = Field(
+        default="", description="MLflow tracking and registry store; default sqlite:///HOME/mlflow.db"
+    )
+    source: Literal["files", "open_bandit"] = Field(default="files", description="where logs come from")
+    source_path: Path = Field(default=Path(), description="the drop folder of `files`; default HOME/market/drop")
     truth_path: Path = Field(
-        Path(), description="a simulated market's truth, for evaluation only; default HOME/market/truth"
+        default=Path(), description="a simulated market's truth, for evaluation only; default HOME/market/truth"
     )
-    first_date: date = Field(date(2026, 1, 1), description="first day of logs")
-    end_date: date | None = Field(None, description="the day after the last day of logs; none: logs go on")
+    first_date: date = Field(default=date(2026, 1, 1), description="first day of logs")
+    end_date: date | None = Field(default=None, description="the day after the last day of logs; none: logs go on")
 
-    spark_master: str = Field("local[*]", description="Spark master")
+    spark_master: str = Field(default="local[*]", description="Spark master")
     spark_conf: dict[str, str] = Field(default_factory=dict, description="more Spark configuration, a JSON object")
-    driver_memory: str = Field("4g", description="heap of the Spark driver, which on local[*] does all the work")
+    driver_memory: str = Field(
+        default="4g", description="heap of the Spark driver, which on local[*] does all the work"
+    )
 
-    user_key: str = Field("osmf", description="key of the hash that replaces user ids; a secret that never changes")
-    attribution_window_hours: int = Field(24, ge=1, description="a click counts this long after its impression")
-    max_impressions_per_user_day: int = Field(1000, ge=1, description="users above this are taken for bots")
-    evidence_window_days: int = Field(28, ge=1, description="days of logs behind groups and pairs")
-    min_group_users: int = Field(50, ge=1, description="privacy floor k: a group has at least this many distinct users")
-    min_group_clicks: int = Field(200, ge=1, description="a group has at least this many clicks")
-    min_pair_probability: float = Field(0.9, gt=0.5, lt=1, description="a pair is kept from this probability on")
-    max_quarantined_share: float = Field(0.05, gt=0, le=1, description="a day is refused above this share of bad rows")
+    user_key: str = Field(
+        default="osmf", description="key of the hash that replaces user ids; a secret that never changes"
+    )
+    attribution_window_hours: int = Field(default=24, ge=1, description="a click counts this long after its impression")
+    max_impressions_per_user_day: int = Field(default=1000, ge=1, description="users above this are taken for bots")
+    evidence_window_days: int = Field(default=28, ge=1, description="days of logs behind groups and pairs")
+    min_group_users: int = Field(
+        default=50, ge=1, description="privacy floor k: a group has at least this many distinct users"
+    )
+    min_group_clicks: int = Field(default=200, ge=1, description="a group has at least this many clicks")
+    min_pair_probability: float = Field(
+        default=0.9, gt=0.5, lt=1, description="a pair is kept from this probability on"
+    )
+    max_quarantined_share: float = Field(
+        default=0.05, gt=0, le=1, description="a day is refused above this share of bad rows"
+    )
 
-    recipe: str = Field("demo", description="training recipe")
-    num_processes: int = Field(2, ge=1, description="training processes on this machine")
-    model_name: str = Field("osmf-group-ad", description="name in the model registry")
+    recipe: str = Field(default="demo", description="training recipe")
+    num_processes: int = Field(default=2, ge=1, description="training processes on this machine")
+    model_name: str = Field(default="osmf-group-ad", description="name in the model registry")
 
     @property
     def lake_root(self) -> str:

@@ -28,14 +28,15 @@ OWNERS = {
         "osmf_pipelines/schedules.py",
     ),
     "torch": ("osmf_models/",),
-    "transformers": ("osmf_models/model/",),
-    "diffusers": ("osmf_models/model/",),
+    # `run_record` only quietens their logs.
+    "transformers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),
+    "diffusers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),
     # The market's truth is read by evaluation alone; the simulator writes it.
     "osmf_models.simulator": (
         "osmf_models/simulator/",
         "osmf_models/evaluation/",
         "osmf_models/stages/evaluate.py",
-        "osmf_pipelines/spark/simulate_logs.py",
+        "osmf_pipelines/spark/simulate",
         "osmf_pipelines/cli/demo.py",
     ),
     "osmf_models.evaluation": (
@@ -96,7 +97,7 @@ def test_only_evaluation_is_given_the_truth() -> None:
     """The one argument and the one setting that lead to the truth are named in one asset and in the settings."""
     users = [
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "osmf_pipelines").rglob("*.py")
+        for path in sorted((ROOT / "osmf_pipelines").rglob("*.py"))
         if "truth_folder" in path.read_text() or "--truth" in path.read_text()
     ]
     assert users == ["osmf_pipelines/assets/models.py", "osmf_pipelines/settings.py"]
@@ -115,7 +116,7 @@ def test_definitions_load_without_spark_and_torch() -> None:
 
 
 def test_files_stay_small() -> None:
-    too_long = [f"{path.relative_to(ROOT)}" for path in _files() if len(path.read_text().splitlines()) > 380]
+    too_long = [f"{path.relative_to(ROOT)}" for path in _files() if len(path.read_text().splitlines()) > 300]
     assert too_long == []
 
 

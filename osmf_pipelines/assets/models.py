@@ -117,7 +117,8 @@ def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
         shown.agg(F.sum("num_impressions").alias("num_impressions")), on=["scope", "cell"], how="inner"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells.select("group_id", "scope", "cell", "num_impressions").orderBy("group_id", "cell").toPandas().to_parquet(path)
+    ordered: Any = cells.select("group_id", "scope", "cell", "num_impressions").orderBy("group_id", "cell").toPandas()
+    ordered.to_parquet(path)
 
 
 def _arm_facts(judged: list[dict[str, Any]]) -> dict[str, Any]:

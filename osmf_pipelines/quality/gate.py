@@ -10,21 +10,22 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 import great_expectations as gx
 import pandas as pd
 from great_expectations import expectations as gxe
-from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.datasource.fluent.interfaces import Batch
 from pyspark.sql import DataFrame
 
 from osmf_pipelines.quality.suites import SUITES, Expectation
 from osmf_pipelines.tables import TABLES
 
 _MAX_EXAMPLES = 5
+Format = Literal["BOOLEAN_ONLY", "SUMMARY"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def _batch(data: DataFrame | pd.DataFrame) -> Batch:
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": data})
 
 
-def _run(batch: Batch, expectations: list[Expectation], result_format: str) -> dict[str, tuple[bool, dict[str, Any]]]:
+def _run(
+    batch: Batch, expectations: list[Expectation], result_format: Format
+) -> dict[str, tuple[bool, dict[str, Any]]]:
     suite = gx.ExpectationSuite(name="suite")
     for e in expectations:
         suite.add_expectation(getattr(gxe, e.type)(**e.kwargs, severity=e.severity, meta={"name": e.name}))

@@ -26,7 +26,8 @@ EXPORT_FORMAT = "osmf-training-export/1"
 MANIFEST_NAME = "manifest.json"
 RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
-CHECKPOINT_POINTER = "checkpoints/checkpoint.json"  # present once a stage has something to go on from
+CHECKPOINTS_NAME = "checkpoints"
+CHECKPOINT_POINTER_NAME = "checkpoint.json"  # present once a stage has something to go on from
 
 SPLITS = ("train", "validation", "test")
 

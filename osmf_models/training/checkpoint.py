@@ -12,9 +12,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from osmf_models.records import CHECKPOINT_POINTER_NAME
 from osmf_models.training import zero
 
-POINTER_NAME = "checkpoint.json"
 _MANIFEST_NAME = "manifest.json"
 
 
@@ -31,7 +31,7 @@ def save_checkpoint(engine: Any, folder: Path, step: int) -> None:
     if zero.rank() == 0:
         write_manifest(folder / temporary, step, zero.world_size())
         (folder / temporary).rename(folder / tag)
-        _write_json(folder / POINTER_NAME, {"tag": tag})
+        _write_json(folder / CHECKPOINT_POINTER_NAME, {"tag": tag})
         for old in sorted(folder.glob("step-*"))[:-2]:
             shutil.rmtree(old)
     zero.barrier()
@@ -49,7 +49,7 @@ def load_checkpoint(engine: Any, folder: Path) -> int:
 
 def verified_tag(folder: Path, world_size: int) -> str:
     """Returns the name of the checkpoint that is pointed at, after checking every file of it."""
-    pointer = folder / POINTER_NAME
+    pointer = folder / CHECKPOINT_POINTER_NAME
     if not pointer.is_file():
         raise ValueError(f"nothing to resume: {pointer} is missing.")
     try:

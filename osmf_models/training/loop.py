@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from osmf_models.config import TrainingConfig
-from osmf_models.records import HEARTBEAT_NAME
+from osmf_models.records import CHECKPOINTS_NAME, HEARTBEAT_NAME
 from osmf_models.training import zero
 from osmf_models.training.checkpoint import load_checkpoint, save_checkpoint
 from osmf_models.training.tracking import Tracker
@@ -53,7 +53,7 @@ def train(
     Raises:
         ValueError: when the loss is no finite number, or nothing can be resumed.
     """
-    checkpoints = output / "checkpoints"
+    checkpoints = output / CHECKPOINTS_NAME
     first_step = load_checkpoint(engine, checkpoints) if is_resumed else 0
     tracker = Tracker(output, zero.rank(), first_step)
     started = time.monotonic()

@@ -1,5 +1,7 @@
 """Models trained on the export, judged, and registered: each asset runs one stage of `osmf_models`."""
 
+import base64
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -55,9 +57,14 @@ def _trained(
     def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
         day = date.fromisoformat(context.partition_key)
         arguments = ["--recipe", lake.settings.recipe, "--data", str(_export_folder(lake, day)), *flags]
+        made_of = [_published(lake, "training_export", day)["data_hash"]]
         if "pretrained_model" in inputs:
-            arguments += ["--pretrained", str(_model_folder(lake, "pretrained_model", day))]
-        output = lake.settings.home / "models" / str(day) / name
+            pretrained = _published(lake, "pretrained_model", day)
+            arguments += ["--pretrained", pretrained["model_path"]]
+            made_of.append(pretrained["artifact_sha256"])
+        # What a run is made of names its folder, so that only the same run goes on where it stopped.
+        fingerprint = hashlib.sha256(" ".join([*arguments, *made_of]).encode()).hexdigest()[:12]
+        output = lake.settings.home / "models" / str(day) / f"{name}-{fingerprint}"
         run = trainer.run(stage, arguments, output, run_name=f"{name} {day}", is_distributed=True)
         rows = [
             (day, metric, float(value), str(output), run.record["artifact_sha256"], run.mlflow_run_id)
@@ -167,8 +174,6 @@ def _published(resource: LakeResource, name: str, day: date) -> Any:
 
 def _picture(path: Path) -> dict[str, Any]:
     """A picture shown inside Dagster's metadata."""
-    import base64
-
     if not path.is_file():
         return {}
     data = base64.b64encode(path.read_bytes()).decode()

@@ -114,14 +114,11 @@ def _run(
     suite = gx.ExpectationSuite(name="suite")
     for e in expectations:
         suite.add_expectation(getattr(gxe, e.type)(**e.kwargs, severity=e.severity, meta={"name": e.name}))
-    report = batch.validate(suite, result_format=result_format)
-    return {
-        result.expectation_config.meta["name"]: (
-            bool(result.success),
-            {**result.result, **_error(result.exception_info)},
-        )
-        for result in report.results
-    }
+    outcomes: dict[str, tuple[bool, dict[str, Any]]] = {}
+    for result in batch.validate(suite, result_format=result_format).results:
+        config: Any = result.expectation_config
+        outcomes[config.meta["name"]] = (bool(result.success), {**result.result, **_error(result.exception_info)})
+    return outcomes
 
 
 def _error(exception_info: dict[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osmf_models.records import CHECKPOINT_POINTER, HEARTBEAT_NAME, RUN_RECORD_NAME
+from osmf_models.records import CHECKPOINT_POINTER_NAME, CHECKPOINTS_NAME, HEARTBEAT_NAME, RUN_RECORD_NAME
 from osmf_pipelines.resources.tracking import TrackedRun
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Trainer:
         Args:
             stage: name of the stage.
             arguments: its command line, without --output.
-            output: its folder; a finished run in it is replaced.
+            output: its folder, one for each combination of arguments and data; a finished run in it is replaced.
             run_name: of the MLflow run.
             is_distributed: train in as many processes as the settings say.
             pictures: files of `output` to keep with the MLflow run, those that are there.
@@ -94,7 +94,7 @@ class Trainer:
         num_processes = self.settings.num_processes if is_distributed else 1
         with TrackedRun(self.settings, run_name) as tracked:
             command = [*_launcher(num_processes), f"osmf_models.stages.{stage}", *arguments, "--output", str(output)]
-            if (output / CHECKPOINT_POINTER).is_file():
+            if (output / CHECKPOINTS_NAME / CHECKPOINT_POINTER_NAME).is_file():
                 command.append("--resume")
             self._follow(run_name, command, output, _environment(self.settings, tracked.run_id, num_processes))
             record = json.loads((output / RUN_RECORD_NAME).read_text())

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -119,7 +119,8 @@ class Lake:
 
     def discard(self, candidate: Candidate) -> None:
         """Removes a candidate's files."""
-        path = self.spark._jvm.org.apache.hadoop.fs.Path(candidate.path)
+        jvm: Any = self.spark._jvm
+        path = jvm.org.apache.hadoop.fs.Path(candidate.path)
         path.getFileSystem(self.spark._jsc.hadoopConfiguration()).delete(path, True)
 
     def publish(self, candidate: Candidate, *, run_id: str, input_versions: dict[str, int]) -> Publication:

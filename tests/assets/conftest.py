@@ -25,11 +25,11 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 
 @pytest.fixture(scope="session")
 def drop_folder(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two days of a small market; the truth is taken away: nothing that reads the drop may need it."""
+    """Two days of a small market; its truth is moved where no setting points: what reads the drop must not need it."""
     output = tmp_path_factory.mktemp("market")
     market = easy_market(3, num_products_per_scope=8, num_creatives_per_product=4, num_users=3000)
     simulate_logs(spark, market, output, start_date=FIRST_DAY, num_days=2, impressions_per_day=60_000, seed=3)
-    shutil.rmtree(output / "truth")
+    (output / "truth").rename(output / "hidden-truth")
     return output / "drop"
 
 

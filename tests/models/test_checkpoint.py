@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from osmf_models.training.checkpoint import POINTER_NAME, load_checkpoint, verified_tag, write_manifest
+from osmf_models.records import CHECKPOINT_POINTER_NAME
+from osmf_models.training.checkpoint import load_checkpoint, verified_tag, write_manifest
 
 
 @pytest.fixture
@@ -10,7 +11,7 @@ def checkpoints(tmp_path):
     (tmp_path / "step-0000004" / "zero").mkdir(parents=True)
     (tmp_path / "step-0000004" / "zero" / "rank0.pt").write_bytes(b"state")
     write_manifest(tmp_path / "step-0000004", step=4, world_size=2)
-    (tmp_path / POINTER_NAME).write_text(json.dumps({"tag": "step-0000004"}))
+    (tmp_path / CHECKPOINT_POINTER_NAME).write_text(json.dumps({"tag": "step-0000004"}))
     return tmp_path
 
 
@@ -25,7 +26,7 @@ def test_no_checkpoint_is_an_error_and_no_fresh_start(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{}", '{"tag": "step-0000009"}'])
 def test_broken_pointer_is_refused(checkpoints, text):
-    (checkpoints / POINTER_NAME).write_text(text)
+    (checkpoints / CHECKPOINT_POINTER_NAME).write_text(text)
     with pytest.raises(ValueError, match="pointer or manifest is broken"):
         verified_tag(checkpoints, world_size=2)
 

@@ -1,0 +1,48 @@
+"""The model half through Dagster, with the tiny recipe: ZeRO in two processes, judged, registered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from osmf_pipelines.settings import Settings
+from osmf_pipelines.spark.lake import Lake
+from tests.assets.conftest import Run
+
+pytestmark = pytest.mark.slow
+MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+
+
+def test_models_are_trained_judged_and_registered(
+    run: Run, lake: Lake, market_settings: Settings, drop_folder: Path
+) -> None:
+    tiny = market_settings.model_copy(update={"recipe": "tiny"})
+    assert run("ingest_days", tiny).success
+    assert run("form_pairs", tiny).success
+
+    # Nothing but evaluation misses the truth, and it says so.
+    result = run("train_and_evaluate", tiny)
+    assert not result.success
+    failed = [event.step_key for event in result.all_events if event.is_step_failure]
+    assert failed == ["evaluation_report"]
+    assert all(lake.exists(name) for name in MODELS)
+    assert not lake.exists("evaluation_report")
+
+    knowing = tiny.model_copy(update={"truth_path": drop_folder.parent / "hidden-truth"})
+    assert run("train_and_evaluate", knowing).success
+
+    arms = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()}
+    assert arms == {"random", "best_single", "oracle", "pretrained", "global_dpo", "group_dpo"}
+    registered = lake.read("registered_model").collect()[0]
+    assert (registered["model_version"], registered["alias"]) == (1, "champion")
+
+    client = MlflowClient(tracking_uri=tiny.tracking_uri)
+    names = {model_run.info.run_name for model_run in client.search_runs(["1"], "attributes.status = 'FINISHED'")}
+    assert names == {f"{name} 2026-03-03" for name in (*MODELS, "evaluation_report", "registered_model")}
+    version = client.get_model_version_by_alias(tiny.model_name, "champion")
+    assert version.version == "1"
+    for name in MODELS:
+        folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
+        assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}

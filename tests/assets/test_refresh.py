@@ -94,7 +94,7 @@ def _lose_user_ids(folder: Path, share: float) -> None:
     events.loc[events.index[: int(share * len(events))], "uid"] = None
     for path in folder.iterdir():
         path.unlink()
-    events.to_parquet(folder / "part-0.parquet")
+    events.to_parquet(folder / "part-0.parquet", coerce_timestamps="us")
 
 
 def test_a_day_without_its_marker_is_not_taken(run: Run, market_settings: Settings) -> None:

@@ -25,6 +25,8 @@ from osmf_pipelines.settings import Settings
 
 # Single-run backfills and windows that reach before the first day: both beta, both relied on.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
+# Events take a range of days in one run, as-of assets a day a run: `refresh_pairs`, which holds both, a day a run.
+warnings.filterwarnings("ignore", message="Asset job .* materializes assets with varying BackfillPolicies")
 
 
 def build_defs(

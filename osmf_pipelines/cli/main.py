@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,13 @@ def main() -> None:
     """Runs the command; wrong input ends it with one line and exit code 2."""
     try:
         app()
+    except ValidationError as error:
+        for wrong in error.errors():
+            variable = f"OSMF_{'_'.join(map(str, wrong['loc'])).upper()}"
+            _console.print(
+                f"[red]error:[/] {variable}={wrong['input']}: {wrong['msg']}", soft_wrap=True, highlight=False
+            )
+        raise SystemExit(2) from None
     except (ValueError, RuntimeError, OSError) as error:
         _console.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from None

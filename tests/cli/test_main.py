@@ -36,7 +36,7 @@ def test_settings_show_variables_and_values_but_no_secret() -> None:
 def test_an_impossible_setting_is_named() -> None:
     done = _osmf("settings", OSMF_MIN_GROUP_USERS="0")
     assert done.returncode == 2
-    assert "min_group_users" in done.stdout
+    assert done.stdout == "error: OSMF_MIN_GROUP_USERS=0: Input should be greater than or equal to 1\n"
 
 
 def test_simulating_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ help: ## lists the targets
 setup: $(SETUP) ## installs everything into .venv (once)
 
 $(SETUP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed, this is %s: make PYTHON=python3.11 ..." % sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, this is %s: make PYTHON=python3.11 ..." % sys.version.split()[0])'
 	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(0 if free > 12 else "%.0f GiB free here, 12 are needed: free some." % free)'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements-bootstrap.lock

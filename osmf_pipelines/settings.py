@@ -9,10 +9,13 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
+DEFAULT_USER_KEY = "osmf"
+# Results must not depend on them: hashes of days are over UTC, and a speculative task writes twice.
+_FIXED_SPARK_CONF = {"spark.sql.session.timeZone": "UTC", "spark.speculation": "false"}
 
 
 class Settings(BaseSettings):
@@ -27,8 +30,11 @@ class Settings(BaseSettings):
     mlflow_uri: str = Field(
         default="", description="MLflow tracking and registry store; default sqlite:///HOME/mlflow.db"
     )
-    source: Literal["files", "open_bandit"] = Field(default="files", description="where logs come from")
-    source_path: Path = Field(default=Path(), description="the drop folder of `files`; default HOME/market/drop")
+    source: Literal["files", "table", "open_bandit"] = Field(default="files", description="where logs come from")
+    source_path: Path = Field(
+        default=Path(),
+        description="folder that holds mapping.toml (`files`: the drop folder); default HOME/market/drop",
+    )
     truth_path: Path = Field(
         default=Path(), description="a simulated market's truth, for evaluation only; default HOME/market/truth"
     )
@@ -42,10 +48,16 @@ class Settings(BaseSettings):
     )
 
     user_key: str = Field(
-        default="osmf", description="key of the hash that replaces user ids; a secret that never changes"
+        default=DEFAULT_USER_KEY, description="key of the hash that replaces user ids; a secret that never changes"
     )
     attribution_window_hours: int = Field(default=24, ge=1, description="a click counts this long after its impression")
+    click_lookback_days: int = Field(
+        default=3, ge=0, description="days after an impression's day in which its clicks may still be delivered"
+    )
     max_impressions_per_user_day: int = Field(default=1000, ge=1, description="users above this are taken for bots")
+    grouping: Literal["adaptive", "one_group", "attribute_cross", "kmeans"] = Field(
+        default="adaptive", description="how groups are formed; the others are baselines"
+    )
     evidence_window_days: int = Field(default=28, ge=1, description="days of logs behind groups and pairs")
     min_group_users: int = Field(
         default=50, ge=1, description="privacy floor k: a group has at least this many distinct users"
@@ -57,10 +69,50 @@ class Settings(BaseSettings):
     max_quarantined_share: float = Field(
         default=0.05, gt=0, le=1, description="a day is refused above this share of bad rows"
     )
+    min_volume_ratio: float = Field(
+        default=0.2, ge=0, le=1, description="a day is refused below this share of the days before it; 0: never"
+    )
+    segmentation_model: str = Field(
+        default="", description="transformers segmentation checkpoint that finds the product where no mask is supplied"
+    )
+    segmentation_labels: list[int] = Field(
+        default_factory=list, description="labels of that model that are product; none: every label but 0"
+    )
+
+    refresh_cron: str = Field(default="0 3 * * *", description="when the daily refresh runs, UTC")
+    alert_url: str = Field(
+        default="", description="gets a JSON POST for every run that fails; none: HOME/alerts.jsonl only"
+    )
+    vacuum_hours: int = Field(
+        default=168, ge=168, description="the maintenance job keeps old versions readable this long"
+    )
 
     recipe: str = Field(default="demo", description="training recipe")
     num_processes: int = Field(default=2, ge=1, description="training processes on this machine")
     model_name: str = Field(default="osmf-group-ad", description="name in the model registry")
+
+    @field_validator("spark_conf")
+    @classmethod
+    def _check_spark_conf(cls, conf: dict[str, str]) -> dict[str, str]:
+        for name, value in _FIXED_SPARK_CONF.items():
+            if conf.get(name, value).lower() != value.lower():
+                raise ValueError(f"{name} must stay {value}: remove it")
+        return conf
+
+    @field_validator("click_lookback_days")
+    @classmethod
+    def _check_lookback(cls, days: int, info: ValidationInfo) -> int:
+        hours = info.data.get("attribution_window_hours", 0)
+        if days * 24 < hours:
+            raise ValueError(f"a window of {hours} hours needs at least {-(-hours // 24)} days of look-back")
+        return days
+
+    @field_validator("end_date")
+    @classmethod
+    def _check_end_date(cls, end: date | None, info: ValidationInfo) -> date | None:
+        if end is not None and "first_date" in info.data and end <= info.data["first_date"]:
+            raise ValueError(f"must be after OSMF_FIRST_DATE={info.data['first_date']}")
+        return end
 
     @property
     def lake_root(self) -> str:

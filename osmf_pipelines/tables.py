@@ -29,6 +29,8 @@ class Table:
         partition_column: the date column that a refresh replaces, or None for a snapshot replaced as a whole.
         is_restricted: holds personal data (a user's id, hashed or not); nothing published downstream may repeat it.
         provenance_columns: columns outside the content hash.
+        personal_columns: columns that no message, metadata or log may show.
+        constraints: name to SQL condition that Delta itself enforces on every row, the last line of defence.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Table:
     partition_column: str | None = None
     is_restricted: bool = False
     provenance_columns: tuple[str, ...] = ()
+    personal_columns: tuple[str, ...] = ()
+    constraints: tuple[tuple[str, str], ...] = ()
 
     @property
     def ddl(self) -> str:
@@ -74,11 +78,17 @@ _TABLES = (
     creative_id       | string    | creative shown
     impressed_at      | timestamp | when it was shown (UTC)
     {_EVENT_CONTEXT.strip()}
+    num_user_impressions | bigint | impressions of this user on this day, this one included
     source_file       | string    | file that the event came from
     ingested_at       | timestamp | when it was read (UTC)"""),
         partition_column="source_date",
         is_restricted=True,
         provenance_columns=("source_file", "ingested_at"),
+        personal_columns=("user_id",),
+        constraints=(
+            ("has_ids", "impression_id IS NOT NULL AND user_id IS NOT NULL AND creative_id IS NOT NULL"),
+            ("day_of_impression", "to_date(impressed_at) = source_date"),
+        ),
     ),
     Table(
         "bronze_clicks",
@@ -87,12 +97,13 @@ _TABLES = (
     source_date       | date      | day of the source's logs
     click_id          | string    | id of the click event
     impression_id     | string    | impression that was clicked
-    clicked_at        | timestamp | when it was clicked (UTC)
+    clicked_at        | timestamp | when it was clicked (UTC); on an earlier day where the click was delivered late
     source_file       | string    | file that the event came from
     ingested_at       | timestamp | when it was read (UTC)"""),
         partition_column="source_date",
         is_restricted=True,
         provenance_columns=("source_file", "ingested_at"),
+        constraints=(("has_ids", "click_id IS NOT NULL AND impression_id IS NOT NULL"),),
     ),
     Table(
         "quarantined_events",
@@ -107,6 +118,19 @@ _TABLES = (
         partition_column="source_date",
         is_restricted=True,
         provenance_columns=("source_file", "ingested_at"),
+        personal_columns=("payload",),
+        constraints=(("has_reason", "size(reasons) > 0"),),
+    ),
+    Table(
+        "ingest_ledger",
+        "one row per (source_date, event_type, outcome)",
+        _columns("""
+    source_date       | date   | day of the source's logs
+    event_type        | string | impression or click
+    outcome           | string | kept, deduplicated or quarantined
+    num_events        | bigint | events read on that day that came to this"""),
+        partition_column="source_date",
+        constraints=(("counts", "num_events >= 0"),),
     ),
     Table(
         "users",
@@ -115,6 +139,8 @@ _TABLES = (
     user_id           | string             | keyed hash of the user's id
     attributes        | map<string,string> | attribute name to binned value"""),
         is_restricted=True,
+        personal_columns=("user_id", "attributes"),
+        constraints=(("has_id", "user_id IS NOT NULL"),),
     ),
     Table(
         "products",
@@ -133,7 +159,7 @@ _TABLES = (
     creative_id       | string | id of the creative
     product_id        | string | product that it advertises
     image_path        | string | the ad image, or null
-    mask_path         | string | where the product is (white), or null: it then serves pairs only
+    mask_path         | string | where the product is (white), as supplied, or null
     feature_values    | array<double> | features that came with the source, used where there is no image, or null
     feature_names     | array<string> | their names, or null"""),
     ),
@@ -146,14 +172,27 @@ _TABLES = (
     split             | string | train, validation or test; products with the same picture fall together"""),
     ),
     Table(
+        "product_masks",
+        "one row per creative with a picture",
+        _columns("""
+    creative_id       | string | id of the creative
+    product_id        | string | product that it advertises
+    image_path        | string | the ad image
+    mask_path         | string | where the product is (white), or null: the creative then serves pairs only
+    mask_source       | string | supplied, alpha (the image's own), segmented (by a model) or none
+    mask_coverage     | double | share of the picture under the product, in [0, 1], or null
+    mask_edge_share   | double | share of the picture's border under the product, in [0, 1], or null
+    refusal           | string | why the picture or its mask is not used, or null"""),
+    ),
+    Table(
         "creative_features",
-        "one row per creative",
+        "one row per creative with a readable picture, or with features of its source",
         _columns("""
     creative_id       | string        | id of the creative
     product_id        | string        | product that it advertises
     scope             | string        | leaf category
     feature_names     | array<string> | names of the features, the same in every row of a scope
-    feature_values    | array<double> | visual features outside the product's mask, or the source's own
+    feature_values    | array<double> | visual features outside the product's mask (without one: of all of it), or the source's
     mask_coverage     | double        | share of the picture under the product, in [0, 1], or null"""),
     ),
     Table(
@@ -174,6 +213,25 @@ _TABLES = (
     clicked_at        | timestamp | the earliest such click (UTC), or null"""),
         partition_column="event_date",
         is_restricted=True,
+        personal_columns=("user_id",),
+        constraints=(
+            ("has_ids", "impression_id IS NOT NULL AND cell IS NOT NULL AND scope IS NOT NULL"),
+            (
+                "click_after_impression",
+                "is_clicked = (clicked_at IS NOT NULL) AND (clicked_at IS NULL OR clicked_at >= impressed_at)",
+            ),
+        ),
+    ),
+    Table(
+        "attribution_ledger",
+        "one row per (source_date, event_type, outcome)",
+        _columns("""
+    source_date       | date   | day of the source's logs
+    event_type        | string | impression or click
+    outcome           | string | of impressions: exposure or bot; of clicks: see `spark/attribute.py`
+    num_events        | bigint | events of that day's bronze rows that came to this"""),
+        partition_column="source_date",
+        constraints=(("counts", "num_events >= 0"),),
     ),
     Table(
         "creative_stats",
@@ -191,6 +249,7 @@ _TABLES = (
     num_clicks        | bigint | exposures that were clicked
     inverse_propensity_millis | bigint | sum of round(1000 / propensity), or null where unknown"""),
         partition_column="event_date",
+        constraints=(("counts", "num_impressions >= 1 AND num_clicks BETWEEN 0 AND num_impressions"),),
     ),
     Table(
         "cell_users",
@@ -202,6 +261,7 @@ _TABLES = (
     user_id           | string | keyed hash of the user's id"""),
         partition_column="event_date",
         is_restricted=True,
+        personal_columns=("user_id",),
     ),
     Table(
         "user_groups",
@@ -211,6 +271,20 @@ _TABLES = (
     scope             | string | leaf category
     cell              | string | binned user attributes
     group_id          | string | the group that the cell belongs to: hash of the group's rule"""),
+        partition_column="as_of_date",
+        constraints=(("has_group", "group_id IS NOT NULL AND cell IS NOT NULL"),),
+    ),
+    Table(
+        "group_lineage",
+        "one row per (as_of_date, group_id); nothing depends on it",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    scope             | string | leaf category
+    group_id          | string | the group
+    previous_as_of_date  | date   | the published as_of_date before this one, or null
+    previous_group_id    | string | the group of that day that most of its users were in, or null
+    users_kept_share  | double | share of its users who were in that group, in [0, 1], or null
+    has_same_rule     | boolean | the rule, hence the id, is unchanged"""),
         partition_column="as_of_date",
     ),
     Table(
@@ -253,6 +327,7 @@ _TABLES = (
     ctr_rate_low      | double | 2.5% quantile
     ctr_rate_high     | double | 97.5% quantile"""),
         partition_column="as_of_date",
+        constraints=(("counts", "num_clicks BETWEEN 0 AND num_impressions"),),
     ),
     Table(
         "preference_pairs",
@@ -272,6 +347,10 @@ _TABLES = (
     is_contradiction  | boolean | the same two creatives stand the other way round in another group of the scope
     split             | string  | of the product: train, validation or test"""),
         partition_column="as_of_date",
+        constraints=(
+            ("two_creatives", "chosen_creative_id <> rejected_creative_id"),
+            ("probability", "chosen_better_probability BETWEEN 0.5 AND 1"),
+        ),
     ),
 )
 

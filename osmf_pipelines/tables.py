@@ -192,7 +192,7 @@ _TABLES = (
     product_id        | string        | product that it advertises
     scope             | string        | leaf category
     feature_names     | array<string> | names of the features, the same in every row of a scope
-    feature_values    | array<double> | visual features outside the product's mask (without one: of all of it), or the source's
+    feature_values    | array<double> | visual features outside the product's mask, or the source's own
     mask_coverage     | double        | share of the picture under the product, in [0, 1], or null"""),
     ),
     Table(

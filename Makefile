@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo dev test test-all lint lock clean
+.PHONY: help setup demo dev test test-all torture lint lock clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,10 +41,13 @@ dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
 	$(VENV)/bin/dagster dev --host 127.0.0.1
 
 test: $(SETUP) ## the quick tests (under 15 minutes)
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow and not torture"
 
 test-all: $(SETUP) ## the slow tests too
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -m "not torture"
+
+torture: $(SETUP) ## kills the pipeline at 25 random times (about half an hour)
+	$(VENV)/bin/python -m pytest -m torture
 
 lint: $(SETUP) ## format, lint, types
 	$(VENV)/bin/ruff format --check .
@@ -52,7 +55,7 @@ lint: $(SETUP) ## format, lint, types
 	$(VENV)/bin/mypy
 
 lock: $(SETUP) ## writes requirements.lock anew from pyproject.toml
-	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	$(VENV)/bin/uv pip compile --quiet --python-version 3.11 --extra dev --extra postgres --generate-hashes --no-emit-index-url --no-annotate --no-header --output-file requirements.lock pyproject.toml
 	grep -A 30 '^uv==' requirements.lock | awk 'NR == 1 || /^    --hash/ { print; next } { exit }' > requirements-bootstrap.lock
 
 clean: ## removes what the demo wrote; .venv stays

@@ -1,4 +1,4 @@
-"""The Dagster code location: settings in, assets, jobs, schedule and resources out.
+"""The Dagster code location: settings in, assets, jobs, schedules, sensors and resources out.
 
 Loads without Spark and torch; both are imported where an asset runs.
 """
@@ -17,10 +17,12 @@ from osmf_pipelines.assets.exposures import build_exposure_assets
 from osmf_pipelines.assets.groups import build_export_asset, build_group_assets
 from osmf_pipelines.assets.models import build_model_assets
 from osmf_pipelines.jobs import build_jobs
+from osmf_pipelines.maintenance import build_maintenance
 from osmf_pipelines.partitions import daily_partitions
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import OnProgress, Trainer
 from osmf_pipelines.schedules import build_daily_refresh
+from osmf_pipelines.sensors import build_failure_sensor, build_missing_days_sensor
 from osmf_pipelines.settings import Settings
 
 # Single-run backfills and windows that reach before the first day: both beta, both relied on.
@@ -57,13 +59,20 @@ def build_defs(
         assets += [build_export_asset(partitions), *build_model_assets(partitions)]
     if key_prefix:
         assets = [_with_prefix(asset, key_prefix) for asset in assets]
-    jobs = build_jobs({key.path[-1]: key for asset in assets for key in asset.keys})
+    keys = {key.path[-1]: key for asset in assets for key in asset.keys}
+    jobs = build_jobs(keys, key_prefix or "own")
     refresh = next(job for job in jobs if job.name == "refresh_pairs")
+    maintenance, weekly = build_maintenance(settings)
+    goes_on = settings.end_date is None
     resources = {"lake": LakeResource(settings), "trainer": Trainer(settings, on_progress)}
     return dg.Definitions(
         assets=assets,
-        jobs=jobs,
-        schedules=[build_daily_refresh(settings, refresh)] if settings.end_date is None else [],
+        jobs=[*jobs, maintenance],
+        schedules=[weekly, *([build_daily_refresh(settings, refresh)] if goes_on else [])],
+        sensors=[
+            build_failure_sensor(settings),
+            *([build_missing_days_sensor(settings, refresh, keys["preference_pairs"])] if goes_on else []),
+        ],
         resources={**resources, **(resource_overrides or {})},
         # One process, one Spark session: a refresh starts one JVM.
         executor=dg.in_process_executor,

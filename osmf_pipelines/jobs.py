@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import dagster as dg
 
-DIMENSIONS = ("users", "products", "creatives", "product_splits", "creative_features")
+LAKE_TAG = "osmf/lake"
+DIMENSIONS = ("users", "products", "creatives", "product_splits", "product_masks", "creative_features")
 EVENTS = (
     "bronze_impressions",
     "bronze_clicks",
     "quarantined_events",
+    "ingest_ledger",
     "silver_exposures",
+    "attribution_ledger",
     "creative_stats",
     "cell_users",
 )
-PAIRS = ("user_groups", "group_features", "group_ctr", "preference_pairs", "training_export")
+PAIRS = (
+    "user_groups",
+    "group_features",
+    "group_lineage",
+    "group_ctr",
+    "preference_pairs",
+    "training_export",
+)
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "evaluation_report", "registered_model")
 
 
-def build_jobs(asset_keys: dict[str, dg.AssetKey]) -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.UnresolvedAssetJobDefinition]:
     """Returns the jobs over the assets that exist.
 
     Args:
         asset_keys: asset name to key.
+        lake_name: tags every run, so that the runs of two lakes are told apart.
     """
 
     def job(name: str, assets: tuple[str, ...], description: str) -> dg.UnresolvedAssetJobDefinition:
         selection = dg.AssetSelection.assets(*[asset_keys[asset] for asset in assets if asset in asset_keys])
-        return dg.define_asset_job(name, selection=selection, description=description)
+        return dg.define_asset_job(name, selection=selection, description=description, tags={LAKE_TAG: lake_name})
 
     jobs = [
         job("ingest_days", (*DIMENSIONS, *EVENTS), "Logs of a day, or a range of days, to daily sums."),

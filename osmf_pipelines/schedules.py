@@ -1,32 +1,79 @@
-"""The daily refresh."""
+"""The daily refresh, and how a day's refresh is asked for.
+
+Days that the schedule could not take are found by `sensors.py`; the upkeep of the tables is in `maintenance.py`.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG
 
 if TYPE_CHECKING:
     from osmf_pipelines.settings import Settings
 
+# The run's tag that says which delivery of its day the source had when the run was asked for.
+DELIVERY_TAG = "osmf/delivery"
+_NAME = "daily_refresh"
+
 
 def build_daily_refresh(settings: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """Returns the schedule that refreshes yesterday, once its logs are complete."""
+    """Returns the schedule that refreshes yesterday, once its logs are complete; a day is launched once.
 
-    @dg.schedule(
-        name="daily_refresh",
-        job=job,
-        cron_schedule="0 3 * * *",
-        execution_timezone="UTC",
-        description="Every night: yesterday's logs to preference pairs.",
-    )
+    Args:
+        settings: of the lake.
+        job: refreshes one day. Its runs are told from another lake's job of the same name by its tags.
+
+    Raises:
+        ValueError: when `settings.refresh_cron` is no cron expression.
+    """
+
     def daily_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from osmf_pipelines.sources import open_source
 
         yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
-        if yesterday not in open_source(settings).days():
+        if yesterday < settings.first_date:
+            return dg.SkipReason(f"{yesterday} is before OSMF_FIRST_DATE={settings.first_date}")
+        source = open_source(settings)
+        if yesterday not in source.days():
             return dg.SkipReason(f"the logs of {yesterday} are not complete")
-        return dg.RunRequest(partition_key=yesterday.isoformat(), run_key=yesterday.isoformat())
+        delivery = source.delivery_of(yesterday)
+        for run in _runs_of_day(context.instance, job, yesterday):
+            if not run.is_finished:
+                return dg.SkipReason(f"{yesterday} is being refreshed by run {run.run_id}")
+            if run.tags.get(SCHEDULE_NAME_TAG) == _NAME or run.tags.get(DELIVERY_TAG) == delivery:
+                return dg.SkipReason(f"{yesterday} was launched before, as run {run.run_id}: {run.status.value}")
+        return refresh_request(yesterday, delivery, run_key=yesterday.isoformat())
 
-    return daily_refresh
+    try:
+        return dg.schedule(
+            name=_NAME,
+            job=job,
+            cron_schedule=settings.refresh_cron,
+            execution_timezone="UTC",
+            description="Yesterday's logs to preference pairs, once they are complete.",
+        )(daily_refresh)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise ValueError(
+            f"OSMF_REFRESH_CRON={settings.refresh_cron!r} is no cron expression: give minute, hour, day of month, "
+            "month and day of week, for example '0 3 * * *'."
+        ) from error
+
+
+def refresh_request(day: date, delivery: str, *, run_key: str) -> dg.RunRequest:
+    """Returns the request to refresh `day`.
+
+    Args:
+        day: to refresh.
+        delivery: which delivery of the day the source has now.
+        run_key: a sensor never launches two runs of one key.
+    """
+    return dg.RunRequest(partition_key=day.isoformat(), run_key=run_key, tags={DELIVERY_TAG: delivery})
+
+
+def _runs_of_day(instance: dg.DagsterInstance, job: dg.UnresolvedAssetJobDefinition, day: date) -> list[dg.DagsterRun]:
+    """Runs of `job` for `day` alone, whoever launched them."""
+    tags = {**(job.run_tags or {}), PARTITION_NAME_TAG: day.isoformat()}
+    return list(instance.get_runs(filters=dg.RunsFilter(job_name=job.name, tags=tags)))

@@ -213,7 +213,7 @@ _TABLES = (
     clicked_at        | timestamp | the earliest such click (UTC), or null"""),
         partition_column="event_date",
         is_restricted=True,
-        personal_columns=("user_id",),
+        personal_columns=("user_id", "cell"),
         constraints=(
             ("has_ids", "impression_id IS NOT NULL AND cell IS NOT NULL AND scope IS NOT NULL"),
             (
@@ -261,7 +261,7 @@ _TABLES = (
     user_id           | string | keyed hash of the user's id"""),
         partition_column="event_date",
         is_restricted=True,
-        personal_columns=("user_id",),
+        personal_columns=("user_id", "cell"),
     ),
     Table(
         "user_groups",

@@ -16,7 +16,12 @@ PACKAGES = ("osmf_models", "osmf_pipelines")
 OWNERS = {
     "great_expectations": ("osmf_pipelines/quality/gate.py",),
     "deepspeed": ("osmf_models/training/zero.py",),
-    "pyspark": ("osmf_pipelines/spark/", "osmf_pipelines/sources/", "osmf_pipelines/quality/gate.py"),
+    "pyspark": (
+        "osmf_pipelines/spark/",
+        "osmf_pipelines/sources/",
+        "osmf_pipelines/quality/gate.py",
+        "osmf_pipelines/quality/failing_rows.py",
+    ),
     "delta": ("osmf_pipelines/spark/",),
     "dagster": (
         "osmf_pipelines/assets/",
@@ -26,6 +31,8 @@ OWNERS = {
         "osmf_pipelines/jobs.py",
         "osmf_pipelines/partitions.py",
         "osmf_pipelines/schedules.py",
+        "osmf_pipelines/sensors.py",
+        "osmf_pipelines/maintenance.py",
     ),
     "torch": ("osmf_models/",),
     # `run_record` only quietens their logs.

@@ -5,9 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from osmf_pipelines.assets.publishing import CountFacts, Facts, Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.assets.publishing import (
+    CountFacts,
+    Facts,
+    Outcome,
+    asset_specs,
+    check_specs,
+    materialising,
+    publish,
+)
 from osmf_pipelines.resources.lake import LakeResource
-from osmf_pipelines.tables import TABLES
 
 Frames = dict[str, Any]
 Result = tuple[Any, Facts | CountFacts]
@@ -21,26 +28,25 @@ def build_dimension_assets() -> list[dg.AssetsDefinition]:
         _snapshot("products", (), _products),
         _snapshot("creatives", ("products",), _creatives),
         _snapshot("product_splits", ("products",), _product_splits),
-        _snapshot("creative_features", ("creatives", "products"), _creative_features),
+        _snapshot("product_masks", ("creatives",), _product_masks),
+        _snapshot("creative_features", ("creatives", "products", "product_masks"), _creative_features),
     ]
 
 
 def _snapshot(
     name: str, inputs: tuple[str, ...], compute: Callable[[LakeResource, Frames], Result]
 ) -> dg.AssetsDefinition:
-    @dg.asset(
+    @dg.multi_asset(
         name=name,
-        deps=list(inputs),
-        description=TABLES[name].grain,
-        group_name="dimensions",
-        kinds={"spark", "delta"},
-        metadata=table_metadata(name),
-        check_specs=check_specs(name),
+        specs=asset_specs([name], deps=inputs, group="dimensions"),
+        check_specs=check_specs([name]),
         pool="spark",
     )
     def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> Iterator[Outcome]:
-        frame, facts = compute(lake, {table: lake.lake.read(table) for table in inputs})
-        yield from publish(context, lake, name, frame, inputs=inputs, facts=facts)
+        with materialising(context, lake):
+            pinned = lake.lake.pin(inputs)
+            frame, facts = compute(lake, {table: pinned.read(table) for table in inputs})
+            yield from publish(context, lake, name, frame, inputs=pinned.versions, facts=facts)
 
     return asset
 
@@ -77,6 +83,23 @@ def _product_splits(resource: LakeResource, frames: Frames) -> Result:
     return splits, count_missing
 
 
+def _product_masks(resource: LakeResource, frames: Frames) -> Result:
+    from osmf_pipelines.spark.masks import find_product_masks
+
+    settings = resource.settings
+    masks = find_product_masks(
+        frames["creatives"],
+        folder=settings.home / "masks",
+        segmentation_model=settings.segmentation_model,
+        segmentation_labels=settings.segmentation_labels,
+    )
+
+    def count_refused(candidate: Any) -> Facts:
+        return [{"refused_share": candidate.where("refusal IS NOT NULL").count() / max(candidate.count(), 1)}]
+
+    return masks, count_refused
+
+
 def _creative_features(resource: LakeResource, frames: Frames) -> Result:
     from pyspark.sql import functions as F
 
@@ -87,4 +110,4 @@ def _creative_features(resource: LakeResource, frames: Frames) -> Result:
     def count_not_finite(candidate: Any) -> Facts:
         return [{"num_not_finite": candidate.where(~F.coalesce(is_finite, F.lit(False))).count()}]
 
-    return measure_creatives(frames["creatives"], frames["products"]), count_not_finite
+    return measure_creatives(frames["creatives"], frames["products"], frames["product_masks"]), count_not_finite

@@ -1,116 +1,204 @@
-"""Exposures and their daily sums."""
+"""Exposures and their daily sums. Late clicks re-open the days that they touch, here and downstream."""
 
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from osmf_pipelines.assets.publishing import Facts, Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.assets.publishing import (
+    Facts,
+    Outcome,
+    asset_specs,
+    cached,
+    check_specs,
+    materialising,
+    publish,
+)
 from osmf_pipelines.resources.lake import LakeResource
+from osmf_pipelines.settings import Settings
 from osmf_pipelines.tables import TABLES
 
 Days = tuple[date, ...]
-_ONE_DAY = timedelta(days=1)
+Lake = dg.ResourceParam[LakeResource]
+_SILVER = ("silver_exposures", "attribution_ledger")
+_SILVER_INPUTS = ("bronze_impressions", "bronze_clicks", "users", "products")
 
 
 def build_exposure_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """Returns the daily assets between bronze and the groups."""
+
+    @dg.multi_asset(
+        name="attribute_clicks",
+        specs=asset_specs(_SILVER, deps=_SILVER_INPUTS, group="events", partitions=partitions),
+        check_specs=check_specs(_SILVER),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool="spark",
+    )
+    def attribute_clicks(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
+        days = _days(context)
+        with materialising(context, lake, days):
+            yield from _attribute(context, lake, days)
+
     return [
-        _daily("silver_exposures", ("bronze_impressions", "bronze_clicks", "users", "products"), _silver, partitions),
-        _daily("creative_stats", ("silver_exposures",), _creative_stats, partitions),
-        _daily("cell_users", ("silver_exposures",), _cell_users, partitions),
+        attribute_clicks,
+        _daily("creative_stats", _creative_stats, partitions),
+        _daily("cell_users", _cell_users, partitions),
     ]
 
 
 def _daily(
     name: str,
-    inputs: tuple[str, ...],
-    compute: Callable[[LakeResource, Days], tuple[Any, Callable[[Any], Facts]]],
+    compute: Callable[[dg.AssetExecutionContext, LakeResource, Days], Iterator[Outcome]],
     partitions: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
-    @dg.asset(
+    @dg.multi_asset(
         name=name,
-        deps=list(inputs),
-        description=TABLES[name].grain,
-        group_name="events",
-        kinds={"spark", "delta"},
-        metadata=table_metadata(name),
-        check_specs=check_specs(name),
-        partitions_def=partitions,
+        specs=asset_specs([name], deps=["silver_exposures"], group="events", partitions=partitions),
+        check_specs=check_specs([name]),
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="spark",
     )
-    def asset(context: dg.AssetExecutionContext, lake: dg.ResourceParam[LakeResource]) -> Iterator[Outcome]:
-        days = tuple(date.fromisoformat(key) for key in context.partition_keys)
-        frame, facts = compute(lake, days)
-        yield from publish(context, lake, name, frame, inputs=inputs, days=days, facts=facts)
+    def asset(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
+        days = _days(context)
+        with materialising(context, lake, days):
+            yield from compute(context, lake, days)
 
     return asset
 
 
-def _silver(resource: LakeResource, days: Days) -> tuple[Any, Callable[[Any], Facts]]:
-    """Exposures of `days`: a click may come the day after its impression, so the neighbouring days are read too."""
-    from pyspark.sql import functions as F
+def _days(context: dg.AssetExecutionContext) -> Days:
+    return tuple(date.fromisoformat(key) for key in context.partition_keys)
 
-    from osmf_pipelines.spark.attribute import attribute_clicks, filter_bots
+
+def _attribute(context: dg.AssetExecutionContext, resource: LakeResource, days: Days) -> Iterator[Outcome]:
+    from osmf_pipelines.spark.attribute import days_to_read, days_touched, form_exposures, judge_clicks, set_clicks
 
     lake, settings = resource.lake, resource.settings
-    around = tuple(sorted({neighbour for day in days for neighbour in (day - _ONE_DAY, day, day + _ONE_DAY)}))
-    impressions = lake.read("bronze_impressions", around)
-    clicks = lake.read("bronze_clicks", around)
-    kept = filter_bots(impressions, clicks, max_impressions_per_user_day=settings.max_impressions_per_user_day)
-    attributed = attribute_clicks(
-        kept.impressions,
-        kept.clicks,
-        lake.read("users"),
-        lake.read("products"),
-        attribution_window_hours=settings.attribution_window_hours,
-        fold_key=settings.user_key,
+    pinned = lake.pin(_SILVER_INPUTS)
+    window = {
+        "attribution_window_hours": settings.attribution_window_hours,
+        "click_lookback_days": settings.click_lookback_days,
+    }
+    bots = {"max_impressions_per_user_day": settings.max_impressions_per_user_day}
+    impression_days, click_days = days_to_read(days, **window)
+    impressions = pinned.read("bronze_impressions", impression_days)
+    judged = judge_clicks(impressions, pinned.read("bronze_clicks", click_days), **window, **bots)
+    of_days = pinned.read("bronze_impressions", days)
+    exposures = form_exposures(
+        of_days, judged, pinned.read("users"), pinned.read("products"), fold_key=settings.user_key, **bots
     )
+    with cached(judged):
+        ledger = _ledger(resource, settings, days, of_days, judged)
+        touched = {row["event_date"] for row in days_touched(judged, days).collect()} - set(days)
+        reopened = _published_days(resource, touched)
+        with lake.claim("silver_exposures", reopened, run_id=context.run.run_id):
+            if reopened:
+                exposures = exposures.unionByName(set_clicks(lake.read("silver_exposures", reopened), judged))
+            common: dict[str, Any] = {"inputs": pinned.versions, "days": days}
 
-    def count_ledger(candidate: Any) -> Facts:
-        shown = {"read": impressions, "bot": kept.bot_impressions}
-        counts = _count(days, "source_date", **shown) | _count(days, "event_date", exposures=candidate)
-        outcome = F.col("outcome")
-        ledger = {name: attributed.click_ledger.where(outcome == name) for name in _CLICK_OUTCOMES}
-        clicked = _count(days, "source_date", read=clicks, bot=kept.bot_clicks, **ledger)
-        return [_ledger(day, counts, clicked) for day in days]
+            def count_facts(candidate: Any) -> Facts:
+                return _silver_facts(ledger, _exposures_by_day(candidate, judged), days)
 
-    return attributed.exposures.where(F.col("event_date").isin(list(days))), count_ledger
+            told = {name: sum(ledger[day, "click", name] for day in days) for name in _click_outcomes()}
+            yield from publish(
+                context,
+                resource,
+                "silver_exposures",
+                exposures,
+                facts=count_facts,
+                reopened_days=reopened,
+                metadata={"clicks": told},
+                **common,
+            )
+    rows = [(day, kind, outcome, number) for (day, kind, outcome), number in sorted(ledger.items())]
+    frame = lake.spark.createDataFrame([row for row in rows if row[2] != "read"], TABLES["attribution_ledger"].ddl)
+    yield from publish(context, resource, "attribution_ledger", frame, **common)
 
 
-_CLICK_OUTCOMES = ("attributed", "repeat", "outside_window", "orphan")
+def _published_days(resource: LakeResource, days: set[date]) -> Days:
+    """Those of `days` that have exposures already; the others are judged when their own turn comes."""
+    if not days or not resource.lake.exists("silver_exposures"):
+        return ()
+    published = resource.lake.read("silver_exposures", days).select("event_date").distinct().collect()
+    return tuple(sorted(row["event_date"] for row in published))
 
 
-def _count(days: Days, column: str, **frames: Any) -> dict[tuple[str, date], int]:
-    """Rows of each frame on each day."""
+Ledger = dict[tuple[date, str, str], int]
+
+
+def _click_outcomes() -> tuple[str, ...]:
+    from osmf_pipelines.spark.attribute import CLICK_OUTCOMES
+
+    return CLICK_OUTCOMES
+
+
+def _ledger(resource: LakeResource, settings: Settings, days: Days, impressions: Any, judged: Any) -> Ledger:
+    """What became of each day's bronze rows, by (source_date, event_type, outcome); "read" is all of them."""
+    from pyspark.sql import functions as F
+
     from osmf_pipelines.spark.ingest import count_by_day
 
-    inside = {name: frame.withColumnRenamed(column, "source_date") for name, frame in frames.items()}
-    rows = count_by_day(**inside).collect()
-    found = {(name, row["source_date"]): row[f"num_{name}"] for row in rows for name in frames}
-    return {(name, day): found.get((name, day), 0) for name in frames for day in days}
+    is_bot = F.col("num_user_impressions") > settings.max_impressions_per_user_day
+    shown = {"read": impressions, "bot": impressions.where(is_bot), "exposure": impressions.where(~is_bot)}
+    clicks = resource.lake.read("bronze_clicks", days)
+    came_to = {name: judged.where(F.col("outcome") == name) for name in _click_outcomes()}
+    ledger: Ledger = {}
+    for event_type, frames in (("impression", shown), ("click", {"read": clicks, **came_to})):
+        found = {row["source_date"]: row for row in count_by_day(**frames).collect()}
+        for day in days:
+            for name in frames:
+                ledger[day, event_type, name] = found[day][f"num_{name}"] if day in found else 0
+    return ledger
 
 
-def _ledger(day: date, shown: dict[tuple[str, date], int], clicked: dict[tuple[str, date], int]) -> dict[str, Any]:
-    num_clicks = clicked["read", day]
-    return {
-        "event_date": str(day),
-        "num_impressions_read": shown["read", day],
-        "num_impressions_accounted": shown["exposures", day] + shown["bot", day],
-        "num_clicks_read": num_clicks,
-        "num_clicks_accounted": sum(clicked[name, day] for name in (*_CLICK_OUTCOMES, "bot")),
-        "orphan_share": clicked["orphan", day] / max(num_clicks, 1),
+def _exposures_by_day(exposures: Any, judged: Any) -> dict[date, dict[str, int]]:
+    """Exposures of each day, those clicked, and the clicks that were attributed to the day."""
+    from pyspark.sql import functions as F
+
+    from osmf_pipelines.spark.ingest import count_by_day
+
+    frames = {
+        "exposures": exposures,
+        "clicked_exposures": exposures.where("is_clicked"),
+        "attributed_clicks": judged.where(F.col("outcome") == "attributed"),
     }
+    by_event_date = {name: frame.select(F.col("event_date").alias("source_date")) for name, frame in frames.items()}
+    return {row["source_date"]: row.asDict() for row in count_by_day(**by_event_date).collect()}
 
 
-def _creative_stats(resource: LakeResource, days: Days) -> tuple[Any, Callable[[Any], Facts]]:
+def _silver_facts(ledger: Ledger, exposures: dict[date, dict[str, int]], days: Days) -> list[dict[str, Any]]:
+    facts = []
+    for day in days:
+        num_clicks = ledger[day, "click", "read"]
+        of_day = exposures.get(day, {})
+        facts.append(
+            {
+                "event_date": str(day),
+                "num_impressions_read": ledger[day, "impression", "read"],
+                "num_impressions_accounted": of_day.get("num_exposures", 0) + ledger[day, "impression", "bot"],
+                "num_clicks_read": num_clicks,
+                "num_clicks_accounted": sum(ledger[day, "click", name] for name in _click_outcomes()),
+                "num_clicked_exposures": of_day.get("num_clicked_exposures", 0),
+                "num_attributed_clicks": of_day.get("num_attributed_clicks", 0),
+                "orphan_share": ledger[day, "click", "orphan"] / max(num_clicks, 1),
+                "before_impression_share": ledger[day, "click", "before_impression"] / max(num_clicks, 1),
+            }
+        )
+    return facts
+
+
+def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, days: Days) -> Iterator[Outcome]:
     from pyspark.sql import functions as F
 
     from osmf_pipelines.spark.stats import aggregate_creative_stats
 
-    exposures = resource.lake.read("silver_exposures", days)
+    lake = resource.lake
+    pinned = lake.pin(["silver_exposures"])
+    since = lake.input_version("creative_stats", of="silver_exposures")
+    stale = lake.days_reopened_since("silver_exposures", since) if since is not None else ()
+    reopened = tuple(day for day in stale if day not in days)
+    exposures = pinned.read("silver_exposures", (*days, *reopened))
 
     def count_sums(candidate: Any) -> Facts:
         sums = candidate.agg(F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks"))
@@ -119,10 +207,22 @@ def _creative_stats(resource: LakeResource, days: Days) -> tuple[Any, Callable[[
         )
         return [row.asDict() for row in sums.crossJoin(behind).collect()]
 
-    return aggregate_creative_stats(exposures), count_sums
+    with lake.claim("creative_stats", reopened, run_id=context.run.run_id):
+        yield from publish(
+            context,
+            resource,
+            "creative_stats",
+            aggregate_creative_stats(exposures),
+            inputs=pinned.versions,
+            days=days,
+            reopened_days=reopened,
+            facts=count_sums,
+        )
 
 
-def _cell_users(resource: LakeResource, days: Days) -> tuple[Any, Callable[[Any], Facts]]:
+def _cell_users(context: dg.AssetExecutionContext, resource: LakeResource, days: Days) -> Iterator[Outcome]:
     from osmf_pipelines.spark.stats import list_cell_users
 
-    return list_cell_users(resource.lake.read("silver_exposures", days)), lambda _: ()
+    pinned = resource.lake.pin(["silver_exposures"])
+    frame = list_cell_users(pinned.read("silver_exposures", days))
+    yield from publish(context, resource, "cell_users", frame, inputs=pinned.versions, days=days)

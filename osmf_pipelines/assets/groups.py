@@ -1,111 +1,124 @@
 """Groups, rates, pairs and the training export, as of a day: each reads the evidence window that ends with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from osmf_pipelines.assets.publishing import Facts, Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.assets.metadata import as_table, picture
+from osmf_pipelines.assets.plots import plot_ctr_by_position, plot_pair_probabilities, plot_volume_by_day
+from osmf_pipelines.assets.publishing import Facts, Outcome, asset_specs, cached, check_specs, materialising, publish
 from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.tables import TABLES
 
+if TYPE_CHECKING:
+    from osmf_pipelines.spark.lake import PinnedTables
+
 Lake = dg.ResourceParam[LakeResource]
+Compute = Callable[[dg.AssetExecutionContext, LakeResource, date], Iterator[Outcome]]
 
 
 def build_group_assets(partitions: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
-    """Returns the assets from the groups to the training export."""
+    """Returns the assets from the groups to the preference pairs."""
     window = dg.TimeWindowPartitionMapping(
         start_offset=1 - settings.evidence_window_days, allow_nonexistent_upstream_partitions=True
     )
-    stats = [dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users")]
-
-    @dg.multi_asset(
-        name="form_groups",
-        specs=[
-            dg.AssetSpec(
-                name,
-                deps=[*stats, "creative_features", "product_splits"],
-                description=TABLES[name].grain,
-                group_name="pairs",
-                kinds={"spark", "delta"},
-                metadata=table_metadata(name),
-                partitions_def=partitions,
-            )
-            for name in ("user_groups", "group_features")
-        ],
-        check_specs=[*check_specs("user_groups"), *check_specs("group_features")],
-        pool="spark",
-    )
-    def form_groups(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
-        yield from _form_groups(context, lake)
-
-    @dg.asset(deps=[*stats[:1], "user_groups", "product_splits"], **_options("group_ctr", partitions))
-    def group_ctr(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
-        yield from _group_ctr(context, lake)
-
-    @dg.asset(deps=["group_ctr", "product_splits"], **_options("preference_pairs", partitions))
-    def preference_pairs(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
-        yield from _preference_pairs(context, lake)
-
-    return [form_groups, group_ctr, preference_pairs]
+    stats, users = (dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users"))
+    return [
+        _as_of(
+            "form_groups",
+            ("user_groups", "group_features"),
+            [stats, users, "creative_features", "product_splits"],
+            _form_groups,
+            partitions,
+        ),
+        _as_of("group_lineage", ("group_lineage",), ["user_groups", users], _group_lineage, partitions),
+        _as_of("group_ctr", ("group_ctr",), [stats, "user_groups", "product_splits"], _group_ctr, partitions),
+        _as_of(
+            "preference_pairs",
+            ("preference_pairs",),
+            ["group_ctr", "group_features", "creatives", "product_splits"],
+            _preference_pairs,
+            partitions,
+        ),
+    ]
 
 
 def build_export_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     """Returns the asset that writes what models are trained on."""
-
-    @dg.asset(deps=list(_EXPORTED), **_options("training_export", partitions))
-    def training_export(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
-        yield from _training_export(context, lake)
-
-    return training_export
+    return _as_of("training_export", ("training_export",), list(_EXPORTED), _training_export, partitions)
 
 
-def _options(name: str, partitions: dg.DailyPartitionsDefinition) -> dict[str, Any]:
-    return {
-        "description": TABLES[name].grain,
-        "group_name": "pairs",
-        "kinds": {"spark", "delta"},
-        "metadata": table_metadata(name),
-        "check_specs": check_specs(name),
-        "partitions_def": partitions,
-        "pool": "spark",
-    }
+def _as_of(
+    name: str,
+    tables: tuple[str, ...],
+    deps: Sequence[str | dg.AssetDep],
+    compute: Compute,
+    partitions: dg.DailyPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=name,
+        specs=asset_specs(tables, deps=deps, group="pairs", partitions=partitions),
+        check_specs=check_specs(tables),
+        pool="spark",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: Lake) -> Iterator[Outcome]:
+        day = date.fromisoformat(context.partition_key)
+        with materialising(context, lake, (day,)):
+            yield from compute(context, lake, day)
+
+    return asset
 
 
-def _form_groups(context: dg.AssetExecutionContext, resource: LakeResource) -> Iterator[Outcome]:
-    from osmf_pipelines.spark.group import form_groups, list_group_features, list_scope_reports, list_user_groups
+def _form_groups(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
+    from osmf_pipelines.spark.group import (
+        count_suppressed_impressions,
+        form_groups,
+        list_group_features,
+        list_scope_reports,
+        list_user_groups,
+    )
     from osmf_pipelines.spark.place_effects import fit_place_effects
+    from osmf_pipelines.spark.stats import sum_by_day
 
-    lake, settings, day = resource.lake, resource.settings, date.fromisoformat(context.partition_key)
-    inputs = ("creative_stats", "cell_users", "creative_features", "product_splits")
+    lake, settings = resource.lake, resource.settings
+    pinned = lake.pin(("creative_stats", "cell_users", "creative_features", "product_splits"))
     days = evidence_days(day, settings.evidence_window_days)
-    stats, splits = lake.read("creative_stats", days), lake.read("product_splits")
+    stats, splits = pinned.read("creative_stats", days), pinned.read("product_splits")
     formed = form_groups(
         stats,
-        lake.read("cell_users", days),
-        lake.read("creative_features"),
+        pinned.read("cell_users", days),
+        pinned.read("creative_features"),
         splits,
         as_of_date=day,
         place_effects=fit_place_effects(stats),
+        grouping=settings.grouping,
         min_users=settings.min_group_users,
         min_clicks=settings.min_group_clicks,
-    ).cache()
-    reports = list_scope_reports(formed).drop("as_of_date").orderBy("scope").collect()
-    told = {"scopes": _as_table([row.asDict() for row in reports])}
+    )
+    with cached(formed):
+        reports = list_scope_reports(formed).drop("as_of_date").orderBy("scope").collect()
+        user_groups = list_user_groups(formed)
+        told = {
+            "grouping": settings.grouping,
+            "scopes": as_table([row.asDict() for row in reports]),
+            "volume_by_day": picture(plot_volume_by_day(sum_by_day(stats)), "impressions and click rate by day"),
+            "num_suppressed_impressions": count_suppressed_impressions(stats, user_groups),
+        }
 
-    def count_floor(candidate: Any) -> Facts:
-        below = candidate.where(candidate["num_users"] < settings.min_group_users).count()
-        held_out = _count_held_out_exemplars(candidate, lake.read("creatives"), splits)
-        return [{"num_below_floor": below, "num_held_out_exemplars": held_out}]
+        def count_floor(candidate: Any) -> Facts:
+            below = candidate.where(candidate["num_users"] < settings.min_group_users).count()
+            held_out = _count_held_out_exemplars(candidate, lake.read("creatives"), splits)
+            return [{"num_below_floor": below, "num_held_out_exemplars": held_out}]
 
-    common: dict[str, Any] = {"inputs": inputs, "days": (day,), "metadata": told}
-    yield from publish(context, resource, "user_groups", list_user_groups(formed), **common)
-    yield from publish(context, resource, "group_features", list_group_features(formed), facts=count_floor, **common)
-    formed.unpersist()
+        common: dict[str, Any] = {"inputs": pinned.versions, "days": (day,), "metadata": told}
+        yield from publish(context, resource, "user_groups", user_groups, **common)
+        features = list_group_features(formed)
+        yield from publish(context, resource, "group_features", features, facts=count_floor, **common)
 
 
 def _count_held_out_exemplars(group_features: Any, creatives: Any, splits: Any) -> int:
@@ -116,52 +129,98 @@ def _count_held_out_exemplars(group_features: Any, creatives: Any, splits: Any) 
     return int(products.join(splits, on="product_id", how="left").where("split IS DISTINCT FROM 'train'").count())
 
 
-def _group_ctr(context: dg.AssetExecutionContext, resource: LakeResource) -> Iterator[Outcome]:
-    from osmf_pipelines.spark.ctr import group_ctr
-    from osmf_pipelines.spark.place_effects import fit_place_effects
+def _group_lineage(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
+    from pyspark.sql import functions as F
 
-    lake, day = resource.lake, date.fromisoformat(context.partition_key)
-    inputs = ("creative_stats", "user_groups", "product_splits")
-    stats = lake.read("creative_stats", evidence_days(day, resource.settings.evidence_window_days))
+    from osmf_pipelines.spark.lineage import list_group_lineage
+
+    pinned = resource.lake.pin(("user_groups", "cell_users"))
+    groups = pinned.read("user_groups")
+    before = groups.where(F.col("as_of_date") < F.lit(day)).agg(F.max("as_of_date")).collect()[0][0]
+    frame = list_group_lineage(
+        groups.where(F.col("as_of_date") == F.lit(day)),
+        None if before is None else groups.where(F.col("as_of_date") == F.lit(before)),
+        pinned.read("cell_users", evidence_days(day, resource.settings.evidence_window_days)),
+        as_of_date=day,
+        previous_as_of_date=before,
+    )
+    yield from publish(context, resource, "group_lineage", frame, inputs=pinned.versions, days=(day,))
+
+
+def _group_ctr(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
+    from osmf_pipelines.spark.ctr import group_ctr
+    from osmf_pipelines.spark.place_effects import count_by_place, fit_place_effects
+
+    pinned = resource.lake.pin(("creative_stats", "user_groups", "product_splits"))
+    stats = pinned.read("creative_stats", evidence_days(day, resource.settings.evidence_window_days))
     effects = fit_place_effects(stats)
     frame = group_ctr(
         stats,
-        lake.read("user_groups", (day,)),
-        lake.read("product_splits"),
+        pinned.read("user_groups", (day,)),
+        pinned.read("product_splits"),
         as_of_date=day,
         place_effects=effects,
     )
-    yield from publish(context, resource, "group_ctr", frame, inputs=inputs, days=(day,))
+    plot = plot_ctr_by_position(count_by_place(stats), effects.examination_rates)
+    told = {"ctr_by_position": picture(plot, "click rate by position")}
+    yield from publish(context, resource, "group_ctr", frame, inputs=pinned.versions, days=(day,), metadata=told)
 
 
-def _preference_pairs(context: dg.AssetExecutionContext, resource: LakeResource) -> Iterator[Outcome]:
+def _preference_pairs(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.pairs import count_pairs, preference_pairs
-
-    lake, settings, day = resource.lake, resource.settings, date.fromisoformat(context.partition_key)
-    rates = lake.read("group_ctr", (day,))
-    minimum = settings.min_pair_probability
-    pairs = preference_pairs(rates, lake.read("product_splits"), as_of_date=day, min_probability=minimum)
-    counts = count_pairs(rates.where("NOT is_scope_root"), min_probability=minimum)
-    wrong = counts.expected_wrong_share or 0.0
+    lake = resource.lake
+    ready = resource.source.ready_pairs(lake.spark, day)
+    pairs, told, pinned = _mined_pairs(resource, day) if ready is None else _ready_pairs(resource, day, ready)
 
     def count_faults(candidate: Any) -> Facts:
         ends = F.array_sort(F.array("chosen_creative_id", "rejected_creative_id"))
         both_ways = candidate.groupBy("group_id", ends.alias("ends")).count().where("count > 1").count()
-        return [{"num_pairs_both_ways": both_ways, "expected_wrong_share": wrong}]
+        wrong = candidate.where("NOT is_scope_root").agg(F.avg(1 - F.col("chosen_better_probability"))).collect()[0][0]
+        return [{"num_pairs_both_ways": both_ways, "expected_wrong_share": wrong or 0.0}]
 
-    inputs = ("group_ctr", "product_splits")
     yield from publish(
         context,
         resource,
         "preference_pairs",
         pairs,
-        inputs=inputs,
+        inputs=pinned.versions,
         days=(day,),
         facts=count_faults,
-        metadata=asdict(counts),
+        metadata=told,
     )
+
+
+Pairs = tuple[Any, dict[str, Any], "PinnedTables"]
+
+
+def _mined_pairs(resource: LakeResource, day: date) -> Pairs:
+    """Pairs from the groups' click rates, and what is told of them."""
+    from osmf_pipelines.spark.pairs import count_pairs, preference_pairs
+
+    pinned = resource.lake.pin(("group_ctr", "product_splits"))
+    rates, minimum = pinned.read("group_ctr", (day,)), resource.settings.min_pair_probability
+    pairs = preference_pairs(rates, pinned.read("product_splits"), as_of_date=day, min_probability=minimum)
+    counts = count_pairs(rates.where("NOT is_scope_root"), min_probability=minimum)
+    told = {"pairs": "mined from clicks", **asdict(counts)}
+    return pairs, {**told, **_plot_probabilities(pairs, minimum, counts.expected_wrong_share)}, pinned
+
+
+def _ready_pairs(resource: LakeResource, day: date, ready: Any) -> Pairs:
+    """Pairs that the source brought, and what is told of them."""
+    from osmf_pipelines.spark.ready_pairs import take_ready_pairs
+
+    pinned = resource.lake.pin(("group_features", "creatives", "product_splits"))
+    groups = pinned.read("group_features", (day,))
+    pairs = take_ready_pairs(ready, groups, pinned.read("creatives"), pinned.read("product_splits"), as_of_date=day)
+    return pairs, {"pairs": "ready-made, from the source", **_plot_probabilities(pairs, 0.5, None)}, pinned
+
+
+def _plot_probabilities(pairs: Any, minimum: float, wrong: float | None) -> dict[str, Any]:
+    from osmf_pipelines.spark.pairs import count_by_probability
+
+    plot = plot_pair_probabilities(count_by_probability(pairs), minimum, wrong)
+    return {"pair_probabilities": picture(plot, "probabilities of the pairs kept")}
 
 
 _EXPORTED = (
@@ -171,49 +230,38 @@ _EXPORTED = (
     "products",
     "product_splits",
     "creatives",
+    "product_masks",
     "creative_features",
 )
 
 
-def _training_export(context: dg.AssetExecutionContext, resource: LakeResource) -> Iterator[Outcome]:
-    from osmf_pipelines.spark.export import ExportInputs, write_export
+def _training_export(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
+    from osmf_pipelines.spark.export import ExportInputs, count_drawable_pairs, count_left_out, write_export
 
-    lake, day = resource.lake, date.fromisoformat(context.partition_key)
+    lake, pinned = resource.lake, resource.lake.pin(_EXPORTED)
     as_of = dict.fromkeys(("group_features", "group_ctr", "preference_pairs"), (day,))
-    inputs = ExportInputs(**{name: lake.read(name, as_of.get(name)) for name in _EXPORTED})
+    inputs = ExportInputs(**{name: pinned.read(name, as_of.get(name)) for name in _EXPORTED})
     folder = resource.settings.home / "exports" / str(day)
-    versions = {name: lake.version(name) for name in _EXPORTED}
-    manifest = write_export(inputs, folder, as_of_date=str(day), table_versions=versions)
+    manifest = write_export(inputs, folder, as_of_date=str(day), table_versions=pinned.versions)
     rows = []
     for name in sorted({file.table for file in manifest.files}):
         shards = [file for file in manifest.files if file.table == name]
         num_rows = sum(file.num_rows for file in shards)
         rows.append((day, name, num_rows, len(shards), manifest.data_hash, str(folder)))
     frame = lake.spark.createDataFrame(rows, TABLES["training_export"].ddl)
-    is_training = inputs.preference_pairs["split"] == "train"
     exported = {row[1]: row[2] for row in rows}["preference_pairs"]
     facts = {
-        "num_pairs_missing": _count_drawable(inputs) - exported,
-        "num_training_pairs": inputs.preference_pairs.where(is_training).count(),
+        "num_pairs_missing": count_drawable_pairs(inputs) - exported,
+        "num_training_pairs": inputs.preference_pairs.where("split = 'train'").count(),
     }
-    yield from publish(context, resource, "training_export", frame, inputs=_EXPORTED, days=(day,), facts=[facts])
-
-
-def _count_drawable(inputs: Any) -> int:
-    """Pairs whose two creatives have a picture and a mask."""
-    drawable = [
-        row["creative_id"]
-        for row in inputs.creatives.where("image_path IS NOT NULL AND mask_path IS NOT NULL").collect()
-    ]
-    pairs = inputs.preference_pairs
-    return int(
-        pairs.where(pairs["chosen_creative_id"].isin(drawable) & pairs["rejected_creative_id"].isin(drawable)).count()
+    told = {"left_out": count_left_out(inputs), "folder": dg.MetadataValue.path(str(folder))}
+    yield from publish(
+        context,
+        resource,
+        "training_export",
+        frame,
+        inputs=pinned.versions,
+        days=(day,),
+        facts=[facts],
+        metadata=told,
     )
-
-
-def _as_table(rows: Sequence[dict[str, Any]]) -> Any:
-    """Rows as a table in Dagster's metadata."""
-    if not rows:
-        return "none"
-    text = [{name: str(value) for name, value in row.items()} for row in rows]
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in text])

@@ -1,10 +1,9 @@
 """Models trained on the export, judged, and registered: each asset runs one stage of `osmf_models`."""
 
-import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import dagster as dg
 
 from osmf_models.records import HEARTBEAT_NAME
-from osmf_pipelines.assets.publishing import Outcome, check_specs, publish, table_metadata
+from osmf_pipelines.assets.metadata import picture
+from osmf_pipelines.assets.publishing import Outcome, asset_specs, check_specs, materialising, publish
 from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import StageRun, Trainer
@@ -20,6 +20,8 @@ from osmf_pipelines.tables import TABLES
 
 Lake = dg.ResourceParam[LakeResource]
 TrainerParam = dg.ResourceParam[Trainer]
+Result = tuple[list[tuple[Any, ...]], dict[str, Any], dict[str, Any]]
+Run = Callable[[LakeResource, Trainer, date], Result]
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
 
 
@@ -36,26 +38,30 @@ def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.Asse
     ]
 
 
-def _options(name: str, inputs: tuple[str, ...], partitions: dg.DailyPartitionsDefinition, kind: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "deps": list(inputs),
-        "description": TABLES[name].grain,
-        "group_name": "models",
-        "kinds": {kind, "delta"},
-        "metadata": table_metadata(name),
-        "check_specs": check_specs(name),
-        "partitions_def": partitions,
-        "pool": "gpu",
-    }
+def _stage_asset(
+    name: str, inputs: tuple[str, ...], kind: str, run: Run, partitions: dg.DailyPartitionsDefinition
+) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=name,
+        specs=asset_specs([name], deps=inputs, group="models", kind=kind, pool="gpu", partitions=partitions),
+        check_specs=check_specs([name]),
+        pool="gpu",
+    )
+    def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
+        day = date.fromisoformat(context.partition_key)
+        with materialising(context, lake, (day,)):
+            versions = lake.lake.pin(inputs).versions
+            rows, facts, told = run(lake, trainer, day)
+            frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
+            yield from publish(context, lake, name, frame, inputs=versions, days=(day,), facts=[facts], metadata=told)
+
+    return asset
 
 
 def _trained(
     name: str, stage: str, inputs: tuple[str, ...], partitions: dg.DailyPartitionsDefinition, *flags: str
 ) -> dg.AssetsDefinition:
-    @dg.asset(**_options(name, inputs, partitions, "deepspeed"))
-    def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
-        day = date.fromisoformat(context.partition_key)
+    def train(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         arguments = ["--recipe", lake.settings.recipe, "--data", str(_export_folder(lake, day)), *flags]
         made_of = [_published(lake, "training_export", day)["data_hash"]]
         if "pretrained_model" in inputs:
@@ -70,13 +76,13 @@ def _trained(
             (day, metric, float(value), str(output), run.record["artifact_sha256"], run.mlflow_run_id)
             for metric, value in sorted(run.record["metrics"].items())
         ]
-        frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
-        told = {"model": dg.MetadataValue.path(str(output)), **_picture(output / "sample_grid.png")}
-        yield from publish(
-            context, lake, name, frame, inputs=inputs, days=(day,), facts=[_model_facts(run)], metadata=told
+        return (
+            rows,
+            _model_facts(run),
+            {"model": dg.MetadataValue.path(str(output)), **_pictures(output, "sample_grid")},
         )
 
-    return asset
+    return _stage_asset(name, inputs, "deepspeed", train, partitions)
 
 
 def _model_facts(run: StageRun) -> dict[str, Any]:
@@ -91,9 +97,7 @@ def _model_facts(run: StageRun) -> dict[str, Any]:
 def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     name, inputs = "evaluation_report", ("training_export", "user_groups", "creative_stats", *MODELS)
 
-    @dg.asset(**_options(name, inputs, partitions, "torch"))
-    def evaluation_report(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
-        day = date.fromisoformat(context.partition_key)
+    def evaluate(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         output = lake.settings.home / "evaluations" / str(day)
         group_cells = lake.settings.home / "evaluations" / f"{day}-group-cells.parquet"
         _write_group_cells(lake, day, group_cells)
@@ -105,13 +109,9 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         judged = json.loads((output / "report.json").read_text())["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
-        frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
-        told = {**_picture(output / "grid.png"), **_picture(output / "lifts.png"), **run.record["metrics"]}
-        yield from publish(
-            context, lake, name, frame, inputs=inputs, days=(day,), facts=[_arm_facts(judged)], metadata=told
-        )
+        return rows, _arm_facts(judged), {**_pictures(output, "grid", "lifts"), **run.record["metrics"]}
 
-    return evaluation_report
+    return _stage_asset(name, inputs, "torch", evaluate, partitions)
 
 
 def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
@@ -139,9 +139,7 @@ def _arm_facts(judged: list[dict[str, Any]]) -> dict[str, Any]:
 def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     name, inputs = "registered_model", ("training_export", "group_dpo_model", "evaluation_report")
 
-    @dg.asset(**_options(name, inputs, partitions, "mlflow"))
-    def registered_model(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
-        day = date.fromisoformat(context.partition_key)
+    def register(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         settings = lake.settings
         model = _model_folder(lake, "group_dpo_model", day)
         arguments = ["--data", str(_export_folder(lake, day)), "--model", str(model), "--name", settings.model_name]
@@ -149,12 +147,11 @@ def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefi
         run = trainer.run("register", arguments, settings.home / "registrations" / str(day), run_name=f"{name} {day}")
         record = run.record
         row = (day, settings.model_name, int(record["model_version"]), record["alias"], record["artifact_sha256"])
-        frame = lake.lake.spark.createDataFrame([(*row, run.mlflow_run_id)], TABLES[name].ddl)
         trained = json.loads((model / "run.json").read_text())["artifact_sha256"]
         facts = {"num_artifacts_changed": int(record["artifact_sha256"] != trained)}
-        yield from publish(context, lake, name, frame, inputs=inputs, days=(day,), facts=[facts])
+        return [(*row, run.mlflow_run_id)], facts, {}
 
-    return registered_model
+    return _stage_asset(name, inputs, "mlflow", register, partitions)
 
 
 def _export_folder(resource: LakeResource, day: date) -> Path:
@@ -172,9 +169,7 @@ def _published(resource: LakeResource, name: str, day: date) -> Any:
     return row
 
 
-def _picture(path: Path) -> dict[str, Any]:
-    """A picture shown inside Dagster's metadata."""
-    if not path.is_file():
-        return {}
-    data = base64.b64encode(path.read_bytes()).decode()
-    return {path.stem: dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")}
+def _pictures(folder: Path, *names: str) -> dict[str, Any]:
+    """Those of the pictures that are there, shown inside Dagster's metadata."""
+    paths = {name: folder / f"{name}.png" for name in names}
+    return {name: picture(path, name) for name, path in paths.items() if path.is_file()}

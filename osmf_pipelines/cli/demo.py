@@ -37,14 +37,19 @@ class Story:
         self.seconds[name] = round(time.monotonic() - started, 1)
 
 
-def run_demo(settings: Settings, console: Console) -> None:
-    """Runs everything; ends with a table, paths and commands to explore, and `summary.json` beside them.
+def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
+    """Runs the chain; ends with a table, paths and commands to explore, and `summary.json` beside them.
+
+    Args:
+        settings: of the market's lake; the Open Bandit logs get a lake of their own below it.
+        console: where progress goes.
+        has_models: whether models are trained too, or the chain ends at the training export.
 
     Raises:
         RuntimeError: when the machine lacks something, or an asset fails.
     """
     from osmf_pipelines.cli.runs import JobRunner
-    from osmf_pipelines.cli.summary import print_summary, summarise
+    from osmf_pipelines.cli.summary import print_summary, summarise_data, summarise_models
     from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
 
     problems = find_problems(settings, lambda *_: None, is_thorough=False)
@@ -64,6 +69,7 @@ def run_demo(settings: Settings, console: Console) -> None:
                 num_days=_NUM_DAYS,
                 impressions_per_day=_IMPRESSIONS_PER_DAY,
                 seed=_SEED,
+                is_messy=True,
                 console=console,
             )
     defs = build_defs(settings, on_progress=runner.show_training)
@@ -76,9 +82,14 @@ def run_demo(settings: Settings, console: Console) -> None:
         assert bandit_end is not None
         runner.run(bandit, "ingest_days", bandit_settings.first_date, bandit_end - timedelta(days=1))
         runner.run(bandit, "form_pairs", bandit_end - timedelta(days=1))
-    with story.part("train_and_evaluate", "Models: pretrained, one size for all, and per group; judged; registered"):
-        runner.run(defs, "train_and_evaluate", last_day)
-    summary = summarise(settings, bandit_settings, last_day, story.seconds)
+    summary = summarise_data(settings, bandit_settings)
+    if has_models:
+        with story.part(
+            "train_and_evaluate", "Models: pretrained, one size for all, and per group; judged; registered"
+        ):
+            runner.run(defs, "train_and_evaluate", last_day)
+        summary |= summarise_models(settings, last_day)
+    summary["seconds"] = {**story.seconds, "total": round(sum(story.seconds.values()), 1)}
     path = settings.home / "summary.json"
     path.write_text(json.dumps(summary, indent=1))
     print_summary(summary, settings, path, console)
@@ -92,9 +103,20 @@ def simulate_market(
     num_days: int,
     impressions_per_day: int,
     seed: int,
+    is_messy: bool,
     console: Console,
 ) -> None:
     """Writes a simulated market into `out`, with a line for each day.
+
+    Args:
+        settings: of the Spark session.
+        out: an empty or new folder.
+        start_date: first day of the logs (UTC).
+        num_days: days to write.
+        impressions_per_day: distinct impressions a day.
+        seed: another seed is another market.
+        is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
+        console: where progress goes.
 
     Raises:
         ValueError: when a setting is impossible, or `out` is not empty.
@@ -102,6 +124,7 @@ def simulate_market(
     from osmf_models.simulator.market import easy_market
     from osmf_pipelines.spark.session import get_spark
     from osmf_pipelines.spark.simulate_logs import simulate_logs
+    from osmf_pipelines.spark.simulated_mess import CLEAN, USUAL
 
     simulate_logs(
         get_spark(settings),
@@ -111,6 +134,7 @@ def simulate_market(
         num_days=num_days,
         impressions_per_day=impressions_per_day,
         seed=seed,
+        mess=USUAL if is_messy else CLEAN,
         progress=lambda line: console.print(f"    {line}", highlight=False),
     )
     (out / "finished").touch()

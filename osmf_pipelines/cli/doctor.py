@@ -8,22 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.session import get_spark, java_problem
 
 MIN_FREE_GIB = 5.0
 _GIB = 1024**3
-_LIBRARIES = (
-    "pyspark",
-    "delta-spark",
-    "dagster",
-    "mlflow",
-    "great_expectations",
-    "torch",
-    "transformers",
-    "diffusers",
-    "deepspeed",
-)
 
 
 def disk_problem(home: Path) -> str | None:
@@ -47,7 +38,7 @@ def find_problems(settings: Settings, report: Callable[[str, str | None], None],
         f"Python {sys.version.split()[0]}": lambda: None,
         "Java": java_problem,
         f"disk at {settings.home}": lambda: disk_problem(settings.home),
-        "libraries": _library_problem,
+        "versions of libraries": _library_problem,
         "C++ compiler": _compiler_problem,
     }
     if is_thorough:
@@ -62,13 +53,20 @@ def find_problems(settings: Settings, report: Callable[[str, str | None], None],
 
 
 def _library_problem() -> str | None:
-    missing = []
-    for name in _LIBRARIES:
+    """What this package requires and is missing, or there in another version."""
+    wrong = []
+    for text in importlib.metadata.requires("osmf") or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
         try:
-            importlib.metadata.version(name)
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    return f"missing: {', '.join(missing)}. Run `make setup`." if missing else None
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
+    return f"{'; '.join(wrong)}: run `make setup`." if wrong else None
 
 
 def _compiler_problem() -> str | None:

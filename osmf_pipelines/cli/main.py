@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from osmf_pipelines.settings import Settings
+from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Impression and click logs in, a model that draws the ad picture each group of users prefers out.",
 )
 _console = Console()
+_DAY = ["%Y-%m-%d"]
 
 
 def main() -> None:
@@ -46,7 +48,10 @@ def doctor() -> None:
     def report(name: str, problem: str | None) -> None:
         _console.print(f"[red]✗[/] {name}: {problem}" if problem else f"[green]✓[/] {name}", soft_wrap=True)
 
-    if find_problems(Settings(), report, is_thorough=True):
+    problems = find_problems(Settings(), report, is_thorough=True)
+    if Settings().user_key == DEFAULT_USER_KEY:
+        _console.print("[yellow]![/] OSMF_USER_KEY is not set: set a secret before the first day of real logs")
+    if problems:
         raise SystemExit(1)
 
 
@@ -57,6 +62,7 @@ def simulate(
     impressions: Annotated[int, typer.Option(help="impressions a day")] = 600_000,
     first_date: Annotated[str, typer.Option(help="first day, YYYY-MM-DD")] = "2026-03-02",
     seed: Annotated[int, typer.Option(help="another seed is another market")] = 7,
+    messy: Annotated[bool, typer.Option(help="late, doubled, orphaned, malformed and automatic events too")] = False,
 ) -> None:
     """Writes a simulated market as a drop folder, its truth beside it."""
     from osmf_pipelines.cli.demo import simulate_market
@@ -68,33 +74,67 @@ def simulate(
         num_days=days,
         impressions_per_day=impressions,
         seed=seed,
+        is_messy=messy,
         console=_console,
     )
     _console.print(f"{out / 'drop'} holds the logs: OSMF_SOURCE_PATH={out / 'drop'} lets `dagster dev` read them.")
 
 
+class Part(StrEnum):
+    """A part of the demo that can be run alone."""
+
+    DATA = "data"
+
+
 @app.command()
-def demo() -> None:
+def demo(
+    only: Annotated[Part | None, typer.Option(help="data: logs to pairs and the training export, no models")] = None,
+) -> None:
     """Runs the whole chain on a simulated market and on the Open Bandit logs, and sums it up."""
     from osmf_pipelines.cli.demo import run_demo
 
-    run_demo(Settings(), _console)
+    run_demo(Settings(), _console, has_models=only is None)
+
+
+@app.command()
+def ingest(
+    first_day: Annotated[datetime | None, typer.Option(formats=_DAY, help="first day; default all complete")] = None,
+    last_day: Annotated[datetime | None, typer.Option(formats=_DAY, help="last day; default the first")] = None,
+    pairs: Annotated[bool, typer.Option(help="then form groups and pairs as of the last day")] = False,
+    dry_run: Annotated[bool, typer.Option(help="only show what the mapping makes of the first day")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="rows of each table that a dry run shows")] = 20,
+) -> None:
+    """Ingests days of the source that OSMF_SOURCE and OSMF_SOURCE_PATH name; what is there already is left as it is."""
+    from osmf_pipelines.cli.ingest import run_ingest, show_mapping
+
+    first, last = (day and day.date() for day in (first_day, last_day))
+    if dry_run:
+        show_mapping(Settings(), _console, first, rows)
+    else:
+        run_ingest(Settings(), _console, first, last, has_pairs=pairs)
 
 
 @app.command()
 def tables() -> None:
-    """Lists what is published: rows, days and Delta version of each table."""
-    from osmf_pipelines.cli.listing import list_tables
+    """Lists what is published: rows, days, Delta version and the last verdict on each table."""
+    from osmf_pipelines.cli.listing import COLUMNS, list_tables
 
-    listing = Table("table", "rows", "days", "version", "published")
+    listing = Table(*COLUMNS)
     for row in list_tables(Settings()):
         listing.add_row(*row)
     _console.print(listing)
 
 
 @app.command()
-def settings() -> None:
+def settings(
+    markdown: Annotated[bool, typer.Option(help="the page docs/settings.md: defaults instead of values")] = False,
+) -> None:
     """Prints every setting, its environment variable, its value and what it means."""
+    if markdown:
+        from osmf_pipelines.settings_table import settings_markdown
+
+        print(settings_markdown(), end="")
+        return
     listing = Table("variable", "value", "meaning")
     values = Settings()
     for name, field in Settings.model_fields.items():

@@ -1,4 +1,4 @@
-"""What came of a demo: the numbers of `summary.json`, and the table that a reader sees."""
+"""What came of a demo: the numbers of `summary.json`, and the tables that a reader sees."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ if TYPE_CHECKING:
 
     from osmf_pipelines.spark.lake import Lake
 
+_LAKES = ("market", "open_bandit")
 _ARMS = ("random", "best_single", "pretrained", "global_dpo", "group_dpo", "oracle")
 
 
-def summarise(settings: Settings, bandit_settings: Settings, day: date, seconds: dict[str, float]) -> dict[str, Any]:
-    """Returns the summary of a finished demo, read from what was published.
+def summarise_data(settings: Settings, bandit_settings: Settings) -> dict[str, Any]:
+    """Returns what became of the events of both lakes, read from what was published.
 
     Args:
         settings: of the market's lake.
         bandit_settings: of the Open Bandit logs' lake.
-        day: as-of date of the market's pairs and models.
-        seconds: wall time of each part.
     """
     from osmf_pipelines.resources.lake import LakeResource
     from osmf_pipelines.sources.open_bandit import PROXIES
 
+    lakes = [LakeResource(lake_settings) for lake_settings in (settings, bandit_settings)]
+    market, bandit = (_count_events(lake.lake, lake.settings) for lake in lakes)
+    return {"market": market, "open_bandit": {**bandit, "proxies": list(PROXIES)}}
+
+
+def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
+    """Returns how the models as of `day` were judged, and which was registered."""
+    from osmf_pipelines.resources.lake import LakeResource
+
     lake = LakeResource(settings).lake
-    report = lake.read("evaluation_report", (day,)).first()
+    report, registered = (lake.read(name, (day,)).first() for name in ("evaluation_report", "registered_model"))
     assert report is not None
-    evaluation = json.loads((settings.home / "evaluations" / str(day) / "run.json").read_text())
-    registered = lake.read("registered_model", (day,)).first()
     assert registered is not None
-    assert bandit_settings.end_date is not None
+    evaluation = json.loads((settings.home / "evaluations" / str(day) / "run.json").read_text())
     return {
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
-        "market": _count_events(lake),
-        "open_bandit": {**_count_events(LakeResource(bandit_settings).lake), "proxies": list(PROXIES)},
         "arms": evaluation["metrics"],
         "registered": {
             "name": registered["model_name"],
@@ -52,35 +55,73 @@ def summarise(settings: Settings, bandit_settings: Settings, day: date, seconds:
     }
 
 
-def _count_events(lake: Lake) -> dict[str, Any]:
+def _count_events(lake: Lake, settings: Settings) -> dict[str, Any]:
     """Events in, groups and pairs out."""
     from pyspark.sql import functions as F
 
+    from osmf_pipelines.spark.pairs import count_pairs
+
+    ingested, attributed = (_totals(lake, name) for name in ("ingest_ledger", "attribution_ledger"))
     pairs, groups = lake.read("preference_pairs"), lake.read("group_features")
-    wrong = pairs.where("NOT is_scope_root").agg(F.avg(1 - F.col("chosen_better_probability"))).collect()[0][0]
+    own = lake.read("group_ctr").where("NOT is_scope_root")
+    counts = count_pairs(own, min_probability=settings.min_pair_probability)
+    late = lake.read("bronze_clicks").where(F.to_date("clicked_at") < F.col("source_date")).count()
+    exposures = lake.read("silver_exposures")
     return {
-        "num_impressions": lake.read("bronze_impressions").count(),
-        "num_clicks": lake.read("bronze_clicks").count(),
-        "num_quarantined": lake.read("quarantined_events").count(),
-        "num_exposures": lake.read("silver_exposures").count(),
-        "num_clicked_exposures": lake.read("silver_exposures").where("is_clicked").count(),
+        "num_impressions_read": sum(ingested["impression"].values()),
+        "num_clicks_read": sum(ingested["click"].values()),
+        "num_deduplicated": ingested["impression"]["deduplicated"] + ingested["click"]["deduplicated"],
+        "num_quarantined": ingested["impression"]["quarantined"] + ingested["click"]["quarantined"],
+        "num_bot_impressions": attributed["impression"]["bot"],
+        "num_orphan_clicks": attributed["click"]["orphan"],
+        "num_late_clicks": late,
+        "num_exposures": exposures.count(),
+        "num_clicked_exposures": exposures.where("is_clicked").count(),
         "num_scopes": groups.where("is_scope_root").count(),
         "num_groups": groups.where("NOT is_scope_root").count(),
         "num_group_pairs": pairs.where("NOT is_scope_root").count(),
+        "num_insufficient_evidence": counts.num_insufficient_evidence,
         "num_contradiction_pairs": pairs.where("is_contradiction").count(),
-        "expected_wrong_share": wrong,
+        "num_exported_pairs": _count_exported(lake),
+        "expected_wrong_share": counts.expected_wrong_share,
     }
+
+
+def _totals(lake: Lake, ledger: str) -> dict[str, dict[str, int]]:
+    """Events of all days by kind and outcome."""
+    totals: dict[str, dict[str, int]] = {}
+    for row in lake.read(ledger).groupBy("event_type", "outcome").sum("num_events").collect():
+        totals.setdefault(row["event_type"], {})[row["outcome"]] = row["sum(num_events)"]
+    return totals
+
+
+def _count_exported(lake: Lake) -> int:
+    """Pairs in the training export; 0 where there are no pictures, hence no export."""
+    if not lake.exists("training_export"):
+        return 0
+    rows = lake.read("training_export").where("export_table = 'preference_pairs'").select("num_rows").collect()
+    return sum(row["num_rows"] for row in rows)
 
 
 def print_summary(summary: dict[str, Any], settings: Settings, path: Path, console: Console) -> None:
     """Prints the tables, the paths, and the commands to go on with."""
+    _print_events(summary, console)
+    if "arms" in summary:
+        _print_arms(summary["arms"], console)
+        console.print(f"picture grid   {summary['report_path']}/grid.png", highlight=False)
+    console.print(f"summary        {path}", highlight=False)
+    console.print("\nTo explore:", style="bold")
+    console.print(f"  source {settings.home / 'activate'}", highlight=False, soft_wrap=True)
+    console.print("  dagster dev     the asset graph, its checks, every run\n  mlflow ui       the models side by side")
+    console.print("  osmf tables     what is published")
+
+
+def _print_events(summary: dict[str, Any], console: Console) -> None:
     events = Table("", "simulated market", "Open Bandit logs", title="Logs to pairs", title_justify="left")
     for name in (key for key in summary["market"] if key != "expected_wrong_share"):
-        events.add_row(
-            name.removeprefix("num_").replace("_", " "),
-            *[f"{summary[lake][name]:,}" for lake in ("market", "open_bandit")],
-        )
-    wrong = [summary[lake]["expected_wrong_share"] for lake in ("market", "open_bandit")]
+        label = name.removeprefix("num_").replace("_", " ")
+        events.add_row(label, *[f"{summary[lake][name]:,}" for lake in _LAKES])
+    wrong = [summary[lake]["expected_wrong_share"] for lake in _LAKES]
     events.add_row(
         "expected share of wrong pairs", *["none kept" if value is None else f"{value:.3f}" for value in wrong]
     )
@@ -88,13 +129,11 @@ def print_summary(summary: dict[str, Any], settings: Settings, path: Path, conso
     console.print("Open Bandit logs hold 287 clicks: few pairs, or none, is the honest answer. Proxies:")
     for proxy in summary["open_bandit"]["proxies"]:
         console.print(f"  - {proxy}", highlight=False)
+
+
+def _print_arms(metrics: dict[str, Any], console: Console) -> None:
     arms = Table("pictures for products held out of training", "mean true CTR", "worst group", "picture quality")
     for arm in _ARMS:
-        figures = [summary["arms"].get(f"{arm}/{name}") for name in ("mean_ctr", "worst_group_ctr", "picture_quality")]
+        figures = [metrics.get(f"{arm}/{name}") for name in ("mean_ctr", "worst_group_ctr", "picture_quality")]
         arms.add_row(arm, *["" if value is None else f"{value:.4f}" for value in figures])
     console.print(arms)
-    console.print(f"picture grid   {summary['report_path']}/grid.png\nsummary        {path}", highlight=False)
-    console.print("\nTo explore:", style="bold")
-    console.print(f"  source {settings.home / 'activate'}", highlight=False, soft_wrap=True)
-    console.print("  dagster dev     the asset graph, its checks, every run\n  mlflow ui       the models side by side")
-    console.print("  osmf tables     what is published")

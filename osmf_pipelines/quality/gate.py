@@ -1,6 +1,6 @@
-"""Runs a table's suite with Great Expectations and says whether the table may be published.
+"""The gate: the only place that imports Great Expectations.
 
-The only module that imports Great Expectations. It fails closed: an expectation without a result, or one that could
+Great Expectations evaluates, Dagster decides. Fail closed: an expectation that gave no result, or one that could
 not be evaluated, is a failure.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import Any
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
@@ -21,11 +23,16 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 from pyspark.sql import DataFrame
 
+from osmf_pipelines.quality.failing_rows import find_failing_rows
 from osmf_pipelines.quality.suites import SUITES, Expectation
-from osmf_pipelines.tables import TABLES
+from osmf_pipelines.tables import TABLES, Table
 
-_MAX_EXAMPLES = 5
-Format = Literal["BOOLEAN_ONLY", "SUMMARY"]
+_BOOLEAN_ONLY = {"result_format": "BOOLEAN_ONLY"}
+# Counts without examples, which would be half of the Spark jobs and may be personal data.
+_COUNTS = {"result_format": "BASIC", "partial_unexpected_count": 0}
+_NUMBERS = ("observed_value", "element_count", "unexpected_count", "unexpected_percent")
+_COLUMN_KEYS = ("column", "column_A", "column_B")
+_MAX_ERROR_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -35,18 +42,31 @@ class CheckResult:
     Attributes:
         expectation: what was expected.
         passed: whether it held.
-        detail: why not: counts and examples (never from a restricted table), or the error that kept it from being
-            evaluated.
+        detail: why not: counts, or as `error` what kept it from being evaluated; never a value of a restricted table.
+        failing_rows: where an expectation on rows did not hold, the first rows that break it, without personal columns.
     """
 
     expectation: Expectation
     passed: bool
     detail: dict[str, Any] = field(default_factory=dict)
+    failing_rows: tuple[dict[str, str], ...] = ()
 
     @property
     def is_blocking(self) -> bool:
         """Whether the table must not be published because of it."""
         return not self.passed and self.expectation.severity == "critical"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What Great Expectations said of one expectation: whether it held, its numbers, or its error's text."""
+
+    passed: bool = False
+    numbers: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+_NO_RESULT = _Outcome(error="the expectation gave no result")
 
 
 def check_table(name: str, rows: DataFrame, facts: Sequence[dict[str, Any]]) -> list[CheckResult]:
@@ -57,43 +77,65 @@ def check_table(name: str, rows: DataFrame, facts: Sequence[dict[str, Any]]) -> 
         rows: the candidate.
         facts: numbers that the asset counted, by the names that the suite uses: one dict per day, or a single one.
     """
-    frame = pd.DataFrame(list(facts))
-    results = {
-        **_validate(name, "rows", rows),
-        **_validate(name, "facts", frame),
-        **_missing_facts(name, frame),
-    }
-    return [
-        results.get(e.name, CheckResult(e, passed=False, detail={"error": "the expectation gave no result"}))
-        for e in SUITES[name]
-    ]
+    results = _check(name, "rows", rows) | _check(name, "facts", pd.DataFrame(list(facts)))
+    return [results[e.name] for e in SUITES[name]]
 
 
-def _validate(name: str, subject: str, data: DataFrame | pd.DataFrame) -> dict[str, CheckResult]:
+def _check(name: str, subject: str, data: DataFrame | pd.DataFrame) -> dict[str, CheckResult]:
     expectations = [e for e in SUITES[name] if e.subject == subject]
-    if not expectations or (isinstance(data, pd.DataFrame) and data.empty):
+    missing = {e.name: problem for e in expectations if (problem := _missing(e, data))}
+    outcomes = _evaluate(data, [e for e in expectations if e.name not in missing])
+    return {
+        e.name: CheckResult(e, passed=False, detail={"error": missing[e.name]})
+        if e.name in missing
+        else _result(TABLES[name], e, outcomes.get(e.name, _NO_RESULT), data)
+        for e in expectations
+    }
+
+
+def _missing(expectation: Expectation, data: DataFrame | pd.DataFrame) -> str:
+    """What the expectation is about and `data` lacks: Great Expectations would pass over a fact that is missing."""
+    kwargs = expectation.kwargs
+    columns = [kwargs[key] for key in _COLUMN_KEYS if key in kwargs] + kwargs.get("column_list", [])
+    if isinstance(data, pd.DataFrame):
+        absent = [column for column in columns if column not in data or data[column].isna().any()]
+        return f"not counted: {', '.join(absent)}" if absent or data.empty else ""
+    absent = [column for column in columns if column not in data.columns]
+    return f"the candidate has no column {', '.join(absent)}" if absent else ""
+
+
+def _result(table: Table, expectation: Expectation, outcome: _Outcome, data: DataFrame | pd.DataFrame) -> CheckResult:
+    if outcome.passed:
+        return CheckResult(expectation, passed=True)
+    detail: dict[str, Any] = dict(outcome.numbers)
+    if outcome.error:
+        detail["error"] = outcome.error if outcome is _NO_RESULT else _tell_error(outcome.error, table)
+    failing_rows: tuple[dict[str, str], ...] = ()
+    if not outcome.error and not isinstance(data, pd.DataFrame):
+        try:
+            failing_rows = find_failing_rows(data, expectation, table)
+        except Exception as error:  # the check has failed: that its rows cannot be shown must not hide it
+            detail["failing_rows_error"] = _tell_error(str(error), table)
+    return CheckResult(expectation, passed=False, detail=detail, failing_rows=failing_rows)
+
+
+def _tell_error(text: str, table: Table) -> str:
+    """An error's text; of a restricted table only Spark's name for it, since the text may quote a value."""
+    if not table.is_restricted:
+        return text[:_MAX_ERROR_CHARS]
+    condition = re.match(r"\[([A-Z0-9_.]+)\]", text)
+    return f"{condition[1] if condition else 'error'} (its text may quote rows of a restricted table and is left out)"
+
+
+def _evaluate(data: DataFrame | pd.DataFrame, expectations: list[Expectation]) -> dict[str, _Outcome]:
+    """Outcomes by name; whether an expectation holds is cheap, so only of failures more is asked."""
+    if not expectations:
         return {}
     batch = _batch(data)
-    outcomes = _run(batch, expectations, "BOOLEAN_ONLY")
-    failed = [e for e in expectations if not outcomes.get(e.name, (False, {}))[0]]
-    details = _run(batch, failed, "SUMMARY") if failed else {}
-    return {
-        e.name: CheckResult(e, passed, _detail(name, *details[e.name]) if e.name in details else {})
-        for e in expectations
-        for passed in [outcomes.get(e.name, (False, {}))[0]]
-    }
-
-
-def _missing_facts(name: str, frame: pd.DataFrame) -> dict[str, CheckResult]:
-    """Great Expectations passes over missing values: a fact that was not counted must fail all the same."""
-    missing = {}
-    for e in SUITES[name]:
-        if e.subject == "facts":
-            columns = [e.kwargs[key] for key in ("column", "column_A", "column_B") if key in e.kwargs]
-            absent = [column for column in columns if column not in frame or frame[column].isna().any()]
-            if absent or frame.empty:
-                missing[e.name] = CheckResult(e, passed=False, detail={"error": f"not counted: {', '.join(absent)}"})
-    return missing
+    outcomes = _run(batch, expectations, _BOOLEAN_ONLY)
+    failed = [e for e in expectations if e.name in outcomes and not (outcomes[e.name].passed or outcomes[e.name].error)]
+    details = _run(batch, failed, _COUNTS) if failed else {}
+    return outcomes | {name: replace(detail, passed=False) for name, detail in details.items()}
 
 
 def _batch(data: DataFrame | pd.DataFrame) -> Batch:
@@ -108,31 +150,24 @@ def _batch(data: DataFrame | pd.DataFrame) -> Batch:
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": data})
 
 
-def _run(
-    batch: Batch, expectations: list[Expectation], result_format: Format
-) -> dict[str, tuple[bool, dict[str, Any]]]:
+def _run(batch: Batch, expectations: list[Expectation], result_format: dict[str, Any]) -> dict[str, _Outcome]:
     suite = gx.ExpectationSuite(name="suite")
     for e in expectations:
         suite.add_expectation(getattr(gxe, e.type)(**e.kwargs, severity=e.severity, meta={"name": e.name}))
-    outcomes: dict[str, tuple[bool, dict[str, Any]]] = {}
+    outcomes = {}
     for result in batch.validate(suite, result_format=result_format).results:
         config: Any = result.expectation_config
-        outcomes[config.meta["name"]] = (bool(result.success), {**result.result, **_error(result.exception_info)})
+        numbers = {key: value for key in _NUMBERS if _is_number(value := result.result.get(key))}
+        outcomes[config.meta["name"]] = _Outcome(bool(result.success), numbers, _error(result.exception_info))
     return outcomes
 
 
-def _error(exception_info: dict[str, Any]) -> dict[str, str]:
-    """The message of an exception, whichever of the library's two shapes it comes in."""
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _error(exception_info: dict[str, Any]) -> str:
+    """The message of an exception, whichever of the library's two shapes it comes in; empty where there is none."""
     infos = [exception_info] if "raised_exception" in exception_info else list(exception_info.values())
-    messages = [str(info["exception_message"]) for info in infos if info.get("raised_exception")]
-    return {"error": "; ".join(messages)} if messages else {}
-
-
-def _detail(name: str, _: bool, result: dict[str, Any]) -> dict[str, Any]:
-    keys = ["error", "observed_value", "element_count", "unexpected_count", "unexpected_percent"]
-    if not TABLES[name].is_restricted:
-        keys.append("partial_unexpected_list")
-    detail = {key: result[key] for key in keys if key in result}
-    if "partial_unexpected_list" in detail:
-        detail["partial_unexpected_list"] = [str(value) for value in detail["partial_unexpected_list"][:_MAX_EXAMPLES]]
-    return {k: v for k, v in detail.items() if not (isinstance(v, float) and math.isnan(v))}
+    messages = [str(info["exception_message"]) or "an error" for info in infos if info.get("raised_exception")]
+    return "; ".join(dict.fromkeys(messages))

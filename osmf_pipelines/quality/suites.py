@@ -86,6 +86,11 @@ _EVENT_LEDGER = (
     _fact("quarantine_is_bearable", "quarantine_excess", None, 0.0, "too many bad rows to trust the rest of the day"),
 )
 
+_COUNTS = (
+    _unique(["source_date", "event_type", "outcome"], "one number per day, kind of event and outcome"),
+    _between("num_events", 0, None, "a number of events"),
+)
+
 _MODEL_SUITE = (
     _unique(["as_of_date", "metric"], "one value per metric"),
     _fact("metrics_are_finite", "num_not_finite", 0, 0, "a metric that is not a number means that training failed"),
@@ -107,15 +112,43 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         ),
         _between("propensity", 0, 1, "a probability", strict_min=True),
         *_EVENT_LEDGER,
+        _fact("every_day_has_impressions", "num_read", 1, None, "a day without a single impression is a missing log"),
+        _fact(
+            "volume_is_usual",
+            "volume_ratio",
+            0.5,
+            2.0,
+            "half or twice the days before: something upstream may have changed",
+            severity="warning",
+        ),
+        _fact(
+            "volume_is_bearable",
+            "volume_shortfall",
+            None,
+            0.0,
+            "far fewer impressions than on the days before: part of the log is missing (OSMF_MIN_VOLUME_RATIO)",
+        ),
     ),
     "bronze_clicks": (
         _unique(["click_id"], "one click event is one row"),
         _set("impression_id", "a click belongs to an impression"),
         *_EVENT_LEDGER,
+        Expectation(
+            "clicks_at_most_impressions",
+            "ExpectColumnPairValuesAToBeGreaterThanB",
+            {"column_A": "num_impressions_read", "column_B": "num_read", "or_equal": True},
+            "more clicks than impressions: the logs are mixed up, or impressions are missing",
+            subject="facts",
+        ),
     ),
     "quarantined_events": (
         _one_of("event_type", ("impression", "click"), "the two kinds of events"),
         _set("reasons", "nothing is refused without a reason"),
+    ),
+    "ingest_ledger": (
+        _NOT_EMPTY,
+        *_COUNTS,
+        _one_of("outcome", ("kept", "deduplicated", "quarantined"), "the outcomes"),
     ),
     "users": (_NOT_EMPTY, _unique(["user_id"], "one row per user")),
     "products": (
@@ -133,6 +166,19 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _one_of("split", SPLITS, "train, validation, test"),
         _fact("nothing_left_out", "num_products_missing", 0, 0, "each product is in some split"),
     ),
+    "product_masks": (
+        _unique(["creative_id"], "one row per creative"),
+        _one_of("mask_source", ("supplied", "alpha", "segmented", "none"), "where masks come from"),
+        _between("mask_coverage", 0, 1, "a share of the picture"),
+        _fact(
+            "pictures_are_usable",
+            "refused_share",
+            None,
+            0.05,
+            "pictures or masks that cannot be used: their creatives serve no training",
+            severity="warning",
+        ),
+    ),
     "creative_features": (
         _unique(["creative_id"], "one row per creative"),
         _fact("features_are_finite", "num_not_finite", 0, 0, "a feature that is not a number spoils a whole scope"),
@@ -140,14 +186,28 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
     ),
     "silver_exposures": (
         _NOT_EMPTY,
-        _unique(["impression_id"], "one row per impression"),
+        _unique(["event_date", "impression_id"], "one row per impression"),
         _set("cell", "an exposure belongs to a cell of users"),
         _balanced("impressions_balance", "num_impressions_read", "num_impressions_accounted", "no impression lost"),
         _balanced("clicks_balance", "num_clicks_read", "num_clicks_accounted", "no click lost or counted twice"),
+        _balanced(
+            "clicked_exposures_balance",
+            "num_attributed_clicks",
+            "num_clicked_exposures",
+            "each attributed click is on its exposure, once",
+        ),
         _fact(
             "clicks_find_their_impressions", "orphan_share", None, 0.05, "clicks without impressions: a log is missing"
         ),
+        _fact(
+            "clicks_follow_their_impressions",
+            "before_impression_share",
+            None,
+            0.05,
+            "clicks before their impressions: a clock or a time zone is wrong",
+        ),
     ),
+    "attribution_ledger": (_NOT_EMPTY, *_COUNTS),
     "creative_stats": (
         _NOT_EMPTY,
         _between("num_impressions", 1, None, "a row stands for exposures"),
@@ -160,6 +220,10 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _NOT_EMPTY,
         _unique(["scope", "cell"], "a cell belongs to one group"),
         _set("group_id", "a cell belongs to a group"),
+    ),
+    "group_lineage": (
+        _unique(["group_id"], "one past per group"),
+        _between("users_kept_share", 0, 1, "a share of users"),
     ),
     "group_features": (
         _NOT_EMPTY,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from osmf_pipelines.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from osmf_pipelines.settings import Settings
     from osmf_pipelines.sources.source import Source
     from osmf_pipelines.spark.lake import Lake
+
+OnPhase = Callable[[str, str], None]
 
 
 class LakeResource:
@@ -16,10 +21,13 @@ class LakeResource:
 
     Args:
         settings: where the lake and the source are.
+        on_phase: told (phase, table) as each phase of a publication begins.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, on_phase: OnPhase = lambda phase, table: None):
         self.settings = settings
+        self.on_phase = on_phase
+        self.verdicts = Verdicts(settings.home / "verdicts")
 
     @cached_property
     def lake(self) -> Lake:
@@ -27,7 +35,7 @@ class LakeResource:
         from osmf_pipelines.spark.lake import Lake
         from osmf_pipelines.spark.session import get_spark
 
-        return Lake(get_spark(self.settings), self.settings.lake_root, self.settings.home / "locks")
+        return Lake(get_spark(self.settings), self.settings.lake_root, self.settings.home / "locks", self.on_phase)
 
     @cached_property
     def source(self) -> Source:

@@ -20,7 +20,8 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from osmf_pipelines.sources.source import CLICK_FIELDS, IMPRESSION_FIELDS, event_frame
+from osmf_pipelines.sources.mapping import ClicksMapping, ImpressionsMapping
+from osmf_pipelines.sources.source import event_frame
 from osmf_pipelines.tables import TABLES
 
 _FIRST_DATE, _NUM_DAYS = date(2019, 11, 24), 7
@@ -53,17 +54,20 @@ class OpenBanditSource:
         """Returns the seven days."""
         return [_FIRST_DATE + timedelta(days=index) for index in range(_NUM_DAYS)]
 
+    def delivery_of(self, day: date) -> str:
+        """Returns "": the data set never changes."""
+        return ""
+
     def impressions(self, spark: SparkSession, day: date) -> DataFrame:
         """Returns the impression events of one day, of all campaigns and both policies."""
-        return event_frame(
-            self._logs(spark, day), {name: f"_{name}" for name in IMPRESSION_FIELDS}, IMPRESSION_FIELDS, day
-        )
+        columns = {name: f"_{name}" for name in ImpressionsMapping.fields}
+        return event_frame(self._logs(spark, day), columns, ImpressionsMapping.fields, day)
 
     def clicks(self, spark: SparkSession, day: date) -> DataFrame:
         """Returns the click events of one day: the rows whose click flag is 1."""
         clicked = self._logs(spark, day).where("click = '1'")
         columns = {"click_id": "_impression_id", "impression_id": "_impression_id", "clicked_at": "_impressed_at"}
-        return event_frame(clicked, columns, CLICK_FIELDS, day)
+        return event_frame(clicked, columns, ClicksMapping.fields, day)
 
     def users(self, spark: SparkSession) -> DataFrame:
         """Returns (user_id, attributes): one pseudo-user per row of the logs."""
@@ -80,6 +84,10 @@ class OpenBanditSource:
         return spark.createDataFrame(
             [row for campaign in _CAMPAIGNS for row in self._items(spark, campaign)], TABLES["creatives"].ddl
         )
+
+    def ready_pairs(self, spark: SparkSession, day: date) -> DataFrame | None:
+        """Returns None: the data set brings no pairs."""
+        return None
 
     def _items(self, spark: SparkSession, campaign: str) -> list[tuple[object, ...]]:
         """Items of a campaign: the numeric context, and one indicator per level of the coarsest categorical one."""

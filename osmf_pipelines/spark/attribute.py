@@ -1,11 +1,13 @@
 """From impressions and clicks to exposures: bots out, each click to its impression, users to their cells.
 
-Repeated and malformed events are gone before (`deduplicate`, `quarantine`); counting exposures belongs in `stats`.
+Events repeated within a day and malformed ones are gone before (`deduplicate`, `quarantine`); counting exposures
+belongs in `stats`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -15,98 +17,159 @@ from osmf_pipelines.tables import TABLES
 UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class BotFilter:
-    """Impressions and clicks, each in exactly one of two frames; columns as given."""
-
-    impressions: DataFrame
-    clicks: DataFrame
-    bot_impressions: DataFrame
-    bot_clicks: DataFrame
-
-
-@dataclass(frozen=True)
-class AttributedClicks:
-    """What came of impressions and clicks.
-
-    Attributes:
-        exposures: schema `silver_exposures`.
-        click_ledger: every click given, with `outcome`: attributed, repeat (a later valid click of the same
-            impression), outside_window (after the window, or before its impression) or orphan (no such impression).
-    """
-
-    exposures: DataFrame
-    click_ledger: DataFrame
+CLICK_OUTCOMES = (
+    "attributed",  # the earliest valid click of its impression
+    "repeat",  # a later valid one
+    "outside_window",  # too long after its impression
+    "before_impression",  # a clock is wrong
+    "bot",  # its impression was shown to a bot
+    "duplicate",  # the same click was delivered on an earlier day
+    "conflict",  # another day's log tells another story under the same click id
+    "past_lookback",  # delivered when the impression's day was final
+    "orphan",  # no such impression
+)
 
 
-def filter_bots(impressions: DataFrame, clicks: DataFrame, *, max_impressions_per_user_day: int) -> BotFilter:
-    """Returns the events without those of users who saw more than a person can on that day (UTC).
-
-    Grain: one row per event given. A null `user_id` is nobody's and is kept. Clicks follow their impression; an orphan
-        click is kept.
-    """
-    of_user_day = Window.partitionBy("user_id", F.to_date("impressed_at")).rowsBetween(
-        Window.unboundedPreceding, Window.unboundedFollowing
-    )
-    counted = impressions.withColumn("_num_impressions", F.count("user_id").over(of_user_day))
-    is_bot = F.col("_num_impressions") > max_impressions_per_user_day
-    bots = counted.where(is_bot).select(*impressions.columns)
-    bot_ids = bots.select("impression_id").distinct()
-    return BotFilter(
-        impressions=counted.where(~is_bot).select(*impressions.columns),
-        clicks=clicks.join(bot_ids, on="impression_id", how="left_anti").select(*clicks.columns),
-        bot_impressions=bots,
-        bot_clicks=clicks.join(bot_ids, on="impression_id", how="left_semi").select(*clicks.columns),
-    )
-
-
-def attribute_clicks(
+def judge_clicks(
     impressions: DataFrame,
     clicks: DataFrame,
+    *,
+    attribution_window_hours: int,
+    click_lookback_days: int,
+    max_impressions_per_user_day: int,
+) -> DataFrame:
+    """Returns the clicks with the day of their impression, `event_date`, and their `outcome`, of `CLICK_OUTCOMES`.
+
+    What becomes of the clicks of a day's impressions depends on that day's impressions and on the clicks delivered from
+    `click_lookback_days` before it to as many days after it, on nothing else: days can be judged one by one, in any
+    order. An impression id that several days use belongs, for a click, to the latest of them shown before the click.
+
+    Grain: one row per click given; `event_date` is null for orphans.
+
+    Args:
+        impressions: `bronze_impressions` of the days that `days_to_read` names.
+        clicks: `bronze_clicks` of the days that `days_to_read` names, one row per (source_date, click_id).
+        attribution_window_hours: longest time from impression to click.
+        click_lookback_days: days after an impression's day in which its clicks may be delivered.
+        max_impressions_per_user_day: users above this are taken for bots.
+    """
+    shown = impressions.select(
+        "impression_id",
+        F.col("source_date").alias("event_date"),
+        "impressed_at",
+        (F.col("num_user_impressions") > max_impressions_per_user_day).alias("_is_bot"),
+    )
+    found = _find_impressions(clicks, shown, click_lookback_days + _in_days(attribution_window_hours))
+    is_late = F.date_diff("source_date", "event_date") > click_lookback_days
+    delay_micros = F.unix_micros("clicked_at") - F.unix_micros("impressed_at")
+    faults = {
+        "orphan": F.col("event_date").isNull(),
+        "past_lookback": is_late,
+        "conflict": _has_copy(click_lookback_days, lambda copy: copy["payload"] != F.col("_payload")),
+        "duplicate": _has_copy(
+            click_lookback_days,
+            lambda copy: (copy["payload"] == F.col("_payload")) & (copy["source_date"] < F.col("source_date")),
+        ),
+        "bot": F.col("_is_bot"),
+        "before_impression": delay_micros < 0,
+        "outside_window": delay_micros > attribution_window_hours * 3_600_000_000,
+    }
+    fault = F.coalesce(*[F.when(condition, F.lit(name)) for name, condition in faults.items()])
+    in_order = Window.partitionBy("event_date", "impression_id", "_fault").orderBy("clicked_at", "click_id")
+    is_first = F.row_number().over(in_order) == 1
+    return found.withColumn("_fault", fault).select(
+        *clicks.columns,
+        "event_date",
+        F.coalesce("_fault", F.when(is_first, "attributed").otherwise("repeat")).alias("outcome"),
+    )
+
+
+def days_to_read(
+    days: Iterable[date], *, attribution_window_hours: int, click_lookback_days: int
+) -> tuple[tuple[date, ...], tuple[date, ...]]:
+    """Returns the days of impressions and the days of clicks to judge `days` with, and every day that they re-open.
+
+    The clicks of `days` touch impressions up to the look-back before them, which in turn are judged by the clicks
+    delivered up to the look-back around them.
+    """
+    first, last = min(days), max(days)
+    reach = click_lookback_days
+    impressions = _each_day(
+        first - timedelta(days=reach + _in_days(attribution_window_hours)), last + timedelta(days=reach)
+    )
+    return impressions, _each_day(first - timedelta(days=2 * reach), last + timedelta(days=reach))
+
+
+def form_exposures(
+    impressions: DataFrame,
+    judged_clicks: DataFrame,
     users: DataFrame,
     products: DataFrame,
     *,
-    attribution_window_hours: int,
+    max_impressions_per_user_day: int,
     num_user_folds: int = 5,
     fold_key: str,
-) -> AttributedClicks:
-    """Returns exposures and what became of every click; the earliest valid click of an impression wins.
+) -> DataFrame:
+    """Returns `silver_exposures`: impressions of people, each with its click if there is one.
 
-    A click is valid when impressed_at <= clicked_at <= impressed_at + window; equal times go to the smaller `click_id`.
-
-    Grain: exposures have one row per impression; clicks never add or remove one. Impressions of a product that is not
+    Grain: one row per impression that no bot saw; clicks never add or remove one. Impressions of a product that is not
         in `products` have no scope and must have been quarantined before: the join is inner. A user who is not in
         `users` has every attribute `unknown`.
 
     Args:
-        impressions: bronze_impressions of the days refreshed, one row per `impression_id`.
-        clicks: bronze_clicks of those days and of the following ones inside the window, one row per `click_id`. A click
-            whose impression is of a day that is not given counts as an orphan here.
+        impressions: `bronze_impressions` of the days wanted.
+        judged_clicks: from `judge_clicks`.
         users: one row per user.
         products: one row per product.
-        attribution_window_hours: longest time from impression to click.
+        max_impressions_per_user_day: users above this are taken for bots.
         num_user_folds: folds for held-out users.
         fold_key: secret that makes the fold unpredictable from the id.
     """
-    ledger = _judge_clicks(impressions, clicks, attribution_window_hours)
-    first_clicks = ledger.where(F.col("outcome") == "attributed").select("impression_id", "clicked_at")
     cells = assign_cells(users)
     unknown_cell = cells.where(F.col("user_id").isNull()).select(F.col("cell").alias("_unknown_cell"))
     joined = (
-        impressions.join(first_clicks, on="impression_id", how="left")
+        impressions.where(F.col("num_user_impressions") <= max_impressions_per_user_day)
+        .withColumn("event_date", F.col("source_date"))
         .join(products.select("product_id", "scope"), on="product_id", how="inner")
         .join(cells.where(F.col("user_id").isNotNull()), on="user_id", how="left")
         .join(F.broadcast(unknown_cell), how="cross")
     )
     columns = {
-        "event_date": F.to_date("impressed_at"),
         "cell": F.coalesce("cell", "_unknown_cell"),
         "user_fold": F.pmod(F.xxhash64(F.lit(fold_key), F.col("user_id")), F.lit(num_user_folds)).cast("int"),
-        "is_clicked": F.col("clicked_at").isNotNull(),
+        "is_clicked": F.lit(False),
+        "clicked_at": F.lit(None).cast("timestamp"),
     }
     table = TABLES["silver_exposures"]
     exposures = joined.select(*(columns.get(name, F.col(name)).alias(name) for name in table.column_names))
-    return AttributedClicks(exposures, ledger.select(*clicks.columns, "outcome"))
+    return set_clicks(exposures, judged_clicks)
+
+
+def set_clicks(exposures: DataFrame, judged_clicks: DataFrame) -> DataFrame:
+    """Returns exposures with `is_clicked` and `clicked_at` as the judged clicks say, everything else as it was.
+
+    Grain: as given. This is how late clicks re-open a day: its users keep the attributes that they had then.
+    """
+    is_attributed = F.col("outcome") == "attributed"
+    attributed = judged_clicks.where(is_attributed).select("event_date", "impression_id", "clicked_at")
+    return (
+        exposures.drop("is_clicked", "clicked_at")
+        .join(attributed, on=["event_date", "impression_id"], how="left")
+        .withColumn("is_clicked", F.col("clicked_at").isNotNull())
+        .select(*TABLES["silver_exposures"].column_names)
+    )
+
+
+def days_touched(judged_clicks: DataFrame, source_days: Iterable[date]) -> DataFrame:
+    """Returns the days of impressions whose clicks the logs of `source_days` may have changed.
+
+    A click touches the day of its impression, and the days of the impressions that other clicks of the same id name.
+
+    Grain: one row per `event_date`.
+    """
+    delivered = judged_clicks.where(F.col("source_date").isin(list(source_days))).select("click_id").distinct()
+    touched = judged_clicks.join(delivered, on="click_id", how="left_semi").where(F.col("event_date").isNotNull())
+    return touched.where(F.col("outcome") != "past_lookback").select("event_date").distinct()
 
 
 def assign_cells(users: DataFrame) -> DataFrame:
@@ -136,25 +199,43 @@ def assign_cells(users: DataFrame) -> DataFrame:
     )
 
 
-def _judge_clicks(impressions: DataFrame, clicks: DataFrame, attribution_window_hours: int) -> DataFrame:
-    """The clicks with `outcome`; one row per click."""
-    shown = impressions.select("impression_id", "impressed_at")
-    delay_seconds = F.unix_micros("clicked_at") - F.unix_micros("impressed_at")
-    is_orphan = F.col("impressed_at").isNull()
-    is_valid = F.coalesce(delay_seconds.between(0, attribution_window_hours * 3_600_000_000), F.lit(False))
-    in_order = Window.partitionBy("impression_id", "_is_valid").orderBy("clicked_at", "click_id")
-    is_first = F.row_number().over(in_order) == 1
-    return (
-        clicks.join(shown, on="impression_id", how="left")
-        .withColumn("_is_valid", is_valid)
-        .withColumn(
-            "outcome",
-            F.when(is_orphan, "orphan")
-            .when(~F.col("_is_valid"), "outside_window")
-            .when(is_first, "attributed")
-            .otherwise("repeat"),
-        )
+def _find_impressions(clicks: DataFrame, shown: DataFrame, num_days: int) -> DataFrame:
+    """The clicks with their impression's columns, null for orphans, and what other clicks have the same id."""
+    by_id = Window.partitionBy("click_id").rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    payload = F.struct("impression_id", "clicked_at")
+    with_copies = clicks.withColumn("_payload", payload).withColumn(
+        "_copies", F.collect_list(F.struct("source_date", F.col("_payload").alias("payload"))).over(by_id)
     )
+    candidates = with_copies.join(shown, on="impression_id", how="inner").where(
+        F.date_diff("source_date", "event_date").between(0, num_days)
+    )
+    is_before = F.col("impressed_at") <= F.col("clicked_at")
+    # The latest impression before the click, or else the earliest after it.
+    by_click = Window.partitionBy("source_date", "click_id").orderBy(
+        is_before.desc(), F.when(is_before, F.col("impressed_at")).desc(), F.col("impressed_at")
+    )
+    matched = candidates.withColumn("_rank", F.row_number().over(by_click)).where("_rank = 1").drop("_rank")
+    orphans = with_copies.join(
+        matched.select("source_date", "click_id"), on=["source_date", "click_id"], how="left_anti"
+    )
+    return matched.unionByName(orphans, allowMissingColumns=True)
+
+
+def _has_copy(num_days: int, is_such: Callable[[Column], Column]) -> Column:
+    """Whether another click of the same id, delivered within reach of the impression's day, is such."""
+
+    def is_in_reach(copy: Column) -> Column:
+        return F.abs(F.date_diff(copy["source_date"], F.col("event_date"))) <= num_days
+
+    return F.exists("_copies", lambda copy: is_in_reach(copy) & is_such(copy))
+
+
+def _each_day(first: date, last: date) -> tuple[date, ...]:
+    return tuple(first + timedelta(days=number) for number in range((last - first).days + 1))
+
+
+def _in_days(hours: int) -> int:
+    return -(-hours // 24)
 
 
 def _clean(text: Column) -> Column:

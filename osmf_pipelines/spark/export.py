@@ -1,7 +1,8 @@
 """The training export: Parquet shards and a manifest, in the form of `osmf_models.records`.
 
 Spark writes the shards, so that an export of any size needs no driver memory; the manifest is written last and holds
-the hash of every shard. Only what has pictures is exported: pairs of creatives without a mask serve no training.
+the hash of every shard. Only what has pictures, in scopes that have groups, is exported; `count_left_out` tells the
+rest. Masks are found in `masks`.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest, group_feature_names
-from osmf_pipelines.spark.pictures import read_picture
+from osmf_pipelines.spark.pictures import PictureError, read_picture, spread_pictures
 
 _ROWS_PER_SHARD = 50_000
+_PICTURES_AT_ONCE = 64  # encoded in a worker's memory
+_EXPORTED = "exported"
 
 
 @dataclass(frozen=True)
 class ExportInputs:
-    """Published tables of one `as_of_date`, and the snapshots that they refer to."""
+    """Published tables of one `as_of_date`, and the snapshots that they refer to.
+
+    `products` carries the columns of `hash_cutouts`; persist it, it is read several times.
+    """
 
     group_features: DataFrame
     group_ctr: DataFrame
@@ -35,6 +41,7 @@ class ExportInputs:
     products: DataFrame
     product_splits: DataFrame
     creatives: DataFrame
+    product_masks: DataFrame
     creative_features: DataFrame
 
 
@@ -45,38 +52,55 @@ _SORT_KEYS = {
     "generation_examples": ("group_id", "creative_id"),
     "preference_pairs": ("group_id", "chosen_creative_id", "rejected_creative_id"),
 }
+_PICTURE_MODES = {
+    "products": {"cutout_png": "RGBA"},
+    "creatives": {"image_png": "RGB", "mask_png": "L"},
+}
 
 
 def build_export_frames(inputs: ExportInputs) -> dict[str, DataFrame]:
     """Returns the tables of an export; their columns are those of `EXPORT_TABLES`, pictures still as paths.
 
-    Grain: see `osmf_models.records`; a creative without picture or mask, its examples and its pairs are left out.
+    Grain: see `osmf_models.records`. Of scopes without groups nothing is exported; products without a usable cut-out,
+        their creatives, creatives without a usable mask, and examples and pairs of any of these are left out.
 
     Raises:
         ValueError: when there are no groups, or when their preference vectors are not over the same features.
     """
-    has_picture = F.col("image_path").isNotNull() & F.col("mask_path").isNotNull()
-    creatives = inputs.creatives.where(has_picture)
-    ids = creatives.select("creative_id")
-    splits = inputs.product_splits.select("product_id", "split")
-    products = inputs.products.where(F.col("cutout_path").isNotNull()).join(splits, on="product_id", how="inner")
+    products, creatives = _exported_products(inputs), _exported_creatives(inputs)
     is_example = ~F.col("is_scope_root") & (F.col("num_clicks") > 0)
     examples = (
         inputs.group_ctr.where(is_example)
-        .join(ids, on="creative_id", how="left_semi")
+        .join(creatives.select("creative_id"), on="creative_id", how="left_semi")
         .join(products.select("product_id", "split"), on="product_id", how="inner")
         .withColumn("sampling_weight", F.col("num_clicks").cast("double"))
     )
-    pairs = inputs.preference_pairs
-    for side in ("chosen_creative_id", "rejected_creative_id"):
-        pairs = pairs.join(ids.withColumnRenamed("creative_id", side), on=side, how="left_semi")
     return {
         "groups": _with_feature_vectors(inputs.group_features, inputs.creative_features),
         "products": products.withColumnRenamed("cutout_path", "cutout_png"),
         "creatives": creatives.withColumnsRenamed({"image_path": "image_png", "mask_path": "mask_png"}),
         "generation_examples": examples,
-        "preference_pairs": pairs,
+        "preference_pairs": _drawable_pairs(inputs),
     }
+
+
+def count_left_out(inputs: ExportInputs) -> dict[str, int]:
+    """Returns how many products, creatives and pairs are not exported, by reason: `num_<table>_<reason>`.
+
+    Each product and creative is counted once, under the first reason that holds: of_scope_without_groups,
+    without_split (products), without_cutout or a refusal cutout_*; for creatives without_picture, a refusal picture_*
+    or mask_*, without_mask, of_product_left_out. Of pairs one number is told: those whose pictures are missing.
+    """
+    counts: dict[str, int] = {}
+    for table, fates in (("products", _product_fates(inputs)), ("creatives", _creative_fates(inputs))):
+        rows = fates.where(F.col("left_out").isNotNull()).groupBy("left_out").count().orderBy("left_out").collect()
+        counts |= {f"num_{table}_{row['left_out']}": int(row["count"]) for row in rows}
+    return counts | {"num_pairs_without_pictures": inputs.preference_pairs.count() - count_drawable_pairs(inputs)}
+
+
+def count_drawable_pairs(inputs: ExportInputs) -> int:
+    """Returns the number of pairs whose product and two creatives are exported."""
+    return _drawable_pairs(inputs).count()
 
 
 def group_feature_layout(group_features: DataFrame) -> tuple[str, ...]:
@@ -101,23 +125,71 @@ def write_export(
     """Writes an export into `folder`, replacing what was there; returns its manifest.
 
     Raises:
-        ValueError: when there are no groups or no pictures, or when a picture is not square or not of the others' size.
+        ValueError: when there are no groups or no pictures; on the worker, when a picture is not square, not of the
+            others' size, or has changed since `product_masks` was made.
     """
     frames = build_export_frames(inputs)
     layout = group_feature_layout(inputs.group_features)
     image_px = _image_px(frames["creatives"])
-    frames["products"] = _encode(frames["products"], {"cutout_png": "RGBA"}, image_px)
-    frames["creatives"] = _encode(frames["creatives"], {"image_png": "RGB", "mask_png": "L"}, image_px)
+    ordered = {name: frame.orderBy(*_SORT_KEYS[name]) for name, frame in frames.items()}
+    for name, modes in _PICTURE_MODES.items():
+        ordered[name] = _encode(frames[name], _SORT_KEYS[name][0], modes, image_px)
     shutil.rmtree(folder, ignore_errors=True)
     files = [
         file
         for name, columns in EXPORT_TABLES.items()
-        for file in _write_table(name, frames[name].select(*columns), folder)
+        for file in _write_table(name, ordered[name].select(*columns), folder)
     ]
     mean, scale = _normalisation(frames["groups"])
     manifest = ExportManifest(as_of_date, image_px, layout, mean, scale, table_versions, tuple(files))
     manifest.write(folder)
     return manifest
+
+
+def _product_fates(inputs: ExportInputs) -> DataFrame:
+    """Products with their split and `left_out`: why they are not exported, or null."""
+    scopes = inputs.group_features.select("scope", F.lit(True).alias("has_groups")).distinct()
+    splits = inputs.product_splits.select("product_id", "split")
+    left_out = (
+        F.when(F.col("has_groups").isNull(), "of_scope_without_groups")
+        .when(F.col("split").isNull(), "without_split")
+        .when(F.col("cutout_path").isNull(), "without_cutout")
+        .otherwise(F.col("cutout_refusal"))
+    )
+    products = inputs.products.join(scopes, on="scope", how="left").join(splits, on="product_id", how="left")
+    return products.withColumn("left_out", left_out)
+
+
+def _creative_fates(inputs: ExportInputs) -> DataFrame:
+    """Creatives with their usable mask and `left_out`: why they are not exported, or null."""
+    masks = inputs.product_masks.select("creative_id", "mask_path", "refusal")
+    product_left_out = F.coalesce("left_out", F.lit(_EXPORTED)).alias("product_left_out")
+    products = _product_fates(inputs).select("product_id", product_left_out)
+    left_out = (
+        F.when(F.col("product_left_out") == "of_scope_without_groups", "of_scope_without_groups")
+        .when(F.col("image_path").isNull(), "without_picture")
+        .when(F.col("refusal").isNotNull(), F.col("refusal"))
+        .when(F.col("mask_path").isNull(), "without_mask")
+        .when(~F.col("product_left_out").eqNullSafe(_EXPORTED), "of_product_left_out")
+    )
+    creatives = inputs.creatives.select("creative_id", "product_id", "image_path")
+    found = creatives.join(masks, on="creative_id", how="left").join(products, on="product_id", how="left")
+    return found.withColumn("left_out", left_out)
+
+
+def _exported_products(inputs: ExportInputs) -> DataFrame:
+    return _product_fates(inputs).where(F.col("left_out").isNull())
+
+
+def _exported_creatives(inputs: ExportInputs) -> DataFrame:
+    return _creative_fates(inputs).where(F.col("left_out").isNull())
+
+
+def _drawable_pairs(inputs: ExportInputs) -> DataFrame:
+    ids, pairs = _exported_creatives(inputs).select("creative_id"), inputs.preference_pairs
+    for side in ("chosen_creative_id", "rejected_creative_id"):
+        pairs = pairs.join(ids.withColumnRenamed("creative_id", side), on=side, how="left_semi")
+    return pairs
 
 
 def _with_feature_vectors(group_features: DataFrame, creative_features: DataFrame) -> DataFrame:
@@ -164,44 +236,54 @@ def _normalisation(groups: DataFrame) -> tuple[tuple[float, ...], tuple[float, .
 def _image_px(creatives: DataFrame) -> int:
     first = creatives.orderBy("creative_id").select("image_png").first()
     if first is None:
-        raise ValueError("no creative has a picture and a mask: there is nothing to train on.")
+        raise ValueError("no creative has a picture and a usable mask: there is nothing to train on.")
     return read_picture(first["image_png"], "RGB").width
 
 
-def _encode(rows: DataFrame, modes: dict[str, str], image_px: int) -> DataFrame:
-    """Replaces the paths in the columns of `modes` by PNG bytes, decoded and encoded anew."""
+def _encode(rows: DataFrame, key: str, modes: dict[str, str], image_px: int) -> DataFrame:
+    """Replaces the paths in the columns of `modes` by PNG bytes, decoded and encoded anew; each partition in order."""
     types = [f"`{name}` {'binary' if name in modes else type_}" for name, type_ in rows.dtypes]
 
     def encode_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            pictures = {name: [_png(path, mode, image_px) for path in batch[name]] for name, mode in modes.items()}
-            yield batch.assign(**pictures)
+            for start in range(0, len(batch), _PICTURES_AT_ONCE):
+                part = batch.iloc[start : start + _PICTURES_AT_ONCE]
+                pictures = {name: [_png(path, mode, image_px) for path in part[name]] for name, mode in modes.items()}
+                yield part.assign(**pictures)
 
-    return rows.mapInPandas(encode_batches, ", ".join(types))
+    # Ordered before it is encoded: a sort of encoded rows would encode them twice, once to sample the order.
+    ordered = spread_pictures(rows, key).sortWithinPartitions(key)
+    return ordered.mapInPandas(encode_batches, ", ".join(types))
 
 
 def _png(path: str, mode: str, image_px: int) -> bytes:
-    picture = read_picture(path, mode)
+    try:
+        picture = read_picture(path, mode)
+    except PictureError as error:
+        raise ValueError(
+            f"{error} It could be read when `product_masks` was made: make that again, then export."
+        ) from error
     if picture.size != (image_px, image_px):
-        raise ValueError(f"picture {path} has {picture.size} pixels, the others have {image_px} x {image_px}.")
+        raise ValueError(
+            f"picture {path} has {picture.size} pixels, an export needs all square and alike: {image_px} x {image_px}."
+        )
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _write_table(name: str, frame: DataFrame, folder: Path) -> list[ExportFile]:
+def _write_table(name: str, ordered: DataFrame, folder: Path) -> list[ExportFile]:
     """Writes shards named by their order; the same rows give the same bytes."""
     staging = folder / f".{name}"
-    ordered = frame.orderBy(*_SORT_KEYS[name])
     ordered.write.option("maxRecordsPerFile", _ROWS_PER_SHARD).mode("overwrite").parquet(str(staging))
     (folder / name).mkdir()
     files = []
     for index, part in enumerate(sorted(staging.glob("part-*.parquet"))):
         path = folder / name / f"{index:05d}.parquet"
         part.replace(path)
-        data = path.read_bytes()
-        num_rows = pq.read_metadata(path).num_rows
-        digest = hashlib.sha256(data).hexdigest()
-        files.append(ExportFile(name, str(path.relative_to(folder)), num_rows, len(data), digest))
+        with path.open("rb") as shard:
+            digest = hashlib.file_digest(shard, "sha256").hexdigest()
+        num_rows, num_bytes = pq.read_metadata(path).num_rows, path.stat().st_size
+        files.append(ExportFile(name, str(path.relative_to(folder)), num_rows, num_bytes, digest))
     shutil.rmtree(staging)
     return files

@@ -1,7 +1,8 @@
 """Groups of every scope, and what is told of them: one grouped-map call a scope over aggregated counts.
 
-One scope's part is in `scope_groups`, the statistics in `preference_tree`; rates of creatives in a group belong in
-`ctr`. Nothing per user or per impression reaches Python: a scope's counts are (cell, product, creative).
+One scope's part is in `scope_groups`, the statistics in `preference_tree`, the baselines in `baseline_groups` and
+`kmeans_groups`; rates of creatives in a group belong in `ctr`. Nothing per user or per impression reaches Python: a
+scope's counts are (cell, product, creative).
 
 Source: this project's own design (5.1).
 """
@@ -10,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import get_args
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from osmf_pipelines.spark.ctr import PlaceEffects, add_effective_impressions
+from osmf_pipelines.spark.grouping import GroupingMethod
+from osmf_pipelines.spark.kmeans_groups import cluster_cells
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.scope_groups import FORMED_GROUPS_DDL, REPORT_COLUMNS, form_scope_groups
 from osmf_pipelines.spark.stats import count_cell_users
@@ -30,6 +34,7 @@ def form_groups(
     *,
     as_of_date: date,
     place_effects: PlaceEffects,
+    grouping: GroupingMethod = "adaptive",
     min_users: int = 50,
     min_clicks: int = 200,
     fitted_splits: Sequence[str] = ("train",),
@@ -37,8 +42,8 @@ def form_groups(
 ) -> DataFrame:
     """Returns the groups of each scope and its root, with everything that is told of them; `list_*` reads it out.
 
-    Cuts are chosen without the held-out users and judged on them; published preferences use everyone. A scope with
-    fewer than `min_users` users does not appear at all. Persist the result when reading out more than one table.
+    Groups are formed without the held-out users' clicks and judged on them; published preferences use everyone. A scope
+    with fewer than `min_users` users does not appear at all. Persist the result when reading out more than one table.
 
     Grain: one row per (scope, group), scope roots included. A product without a split counts as held out; a creative
         without features says nothing of taste; a null feature counts as its product's mean.
@@ -50,19 +55,28 @@ def form_groups(
         product_splits: one row per product.
         as_of_date: last day of the window.
         place_effects: of the same window.
+        grouping: how groups are formed: the adaptive tree (`grow_groups`), or a baseline: `keep_one_group`,
+            `cross_attributes` or `cluster_cells`, which runs Spark jobs at once. Everything else is the same.
         min_users: distinct users behind every group, and the floor under which nothing is published.
-        min_clicks: clicks on each side of a cut.
+        min_clicks: clicks behind each part that a scope is divided into.
         fitted_splits: splits of the products that cuts, preferences and exemplars may look at; all three in production.
         heldout_fold: `user_fold` to judge the groups on.
+
+    Raises:
+        ValueError: when `grouping` is not one of these.
     """
+    if grouping not in get_args(GroupingMethod):
+        raise ValueError(f"grouping is {grouping!r}: it must be one of {', '.join(get_args(GroupingMethod))}.")
     settings = TreeSettings(min_users=min_users, min_clicks=min_clicks)
     counts = _count_cells(
         creative_stats_window, cell_users_window, product_splits, place_effects, fitted_splits, heldout_fold
     )
     features = creative_features.select("scope", "creative_id", "feature_names", "feature_values")
+    if grouping == "kmeans":
+        counts = counts.join(cluster_cells(counts, features, settings), on=["scope", "cell"], how="left")
 
     def form_scope(counts_of_scope: pd.DataFrame, features_of_scope: pd.DataFrame) -> pd.DataFrame:
-        return form_scope_groups(counts_of_scope, features_of_scope, settings)
+        return form_scope_groups(counts_of_scope, features_of_scope, settings, grouping)
 
     formed = (
         counts.groupBy("scope").cogroup(features.groupBy("scope")).applyInPandas(form_scope, schema=FORMED_GROUPS_DDL)
@@ -90,6 +104,17 @@ def list_scope_reports(formed_groups: DataFrame) -> DataFrame:
         F.count_if(~F.col("is_scope_root")).alias("num_groups"),
         *(F.max(name).alias(name) for name in REPORT_COLUMNS),
     )
+
+
+def count_suppressed_impressions(creative_stats_window: DataFrame, user_groups: DataFrame) -> int:
+    """Returns the impressions of the window in cells without a group: all that is told of what the floor suppresses.
+
+    Args:
+        creative_stats_window: `creative_stats` of the days of the window.
+        user_groups: of the same window, one row per (scope, cell).
+    """
+    suppressed = creative_stats_window.join(user_groups, on=["scope", "cell"], how="left_anti")
+    return int(suppressed.agg(F.coalesce(F.sum("num_impressions"), F.lit(0))).collect()[0][0])
 
 
 def _count_cells(

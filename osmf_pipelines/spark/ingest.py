@@ -4,53 +4,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from osmf_pipelines.spark.deduplicate import CONFLICT_REASON, deduplicate_events
+from osmf_pipelines.spark.deduplicate import label_copies
 from osmf_pipelines.spark.quarantine import ParsedEvents, as_quarantined
 from osmf_pipelines.tables import TABLES
+
+CONFLICT_REASON = "conflicting_duplicate"
+_EVENTS = {"bronze_impressions": ("impression_id", "impression"), "bronze_clicks": ("click_id", "click")}
+_ADDED = ("ingested_at", "num_user_impressions")
 
 
 @dataclass(frozen=True)
 class IngestedEvents:
-    """What came of one kind of events.
+    """What came of one kind of events; every parsed event is in exactly one of the last three frames.
 
     Attributes:
+        labelled: the accepted events, each with what it is; persist it when reading more than one of the others.
         bronze: rows of the bronze table, without `ingested_at`.
         quarantined: rows of `quarantined_events`, without `ingested_at`.
         duplicates: further copies of rows in `bronze`.
     """
 
+    labelled: DataFrame
     bronze: DataFrame
     quarantined: DataFrame
     duplicates: DataFrame
 
 
 def ingest_events(parsed: ParsedEvents, table: str) -> IngestedEvents:
-    """Returns parsed events with one row per id.
+    """Returns parsed events with one row per id and source day.
 
-    Grain: every parsed event is in exactly one of the three frames.
+    Grain: every parsed event is in exactly one of three frames. An id that comes again on another source day is told
+        apart in `attribute`, so that a day's bronze rows depend on that day alone.
 
     Args:
         parsed: typed and refused events.
         table: bronze_impressions or bronze_clicks.
     """
-    id_column, event_type = {
-        "bronze_impressions": ("impression_id", "impression"),
-        "bronze_clicks": ("click_id", "click"),
-    }[table]
-    columns = [name for name in TABLES[table].column_names if name != "ingested_at"]
+    id_column, event_type = _EVENTS[table]
+    columns = [name for name in TABLES[table].column_names if name not in _ADDED]
     payload = [name for name in columns if name not in (id_column, "source_date", "source_file")]
-    events = deduplicate_events(
-        parsed.accepted.select(*columns, "payload"), id_column=id_column, payload_columns=payload
-    )
-    conflicts = events.conflicts.withColumn("reasons", F.array(F.lit(CONFLICT_REASON)))
+    accepted = parsed.accepted.select(*columns, "payload")
+    labelled = label_copies(accepted, id_columns=("source_date", id_column), payload_columns=payload)
+    label = F.col("label")
+    conflicts = labelled.where(label == "conflict").withColumn("reasons", F.array(F.lit(CONFLICT_REASON)))
+    bronze = labelled.where(label == "first").select(*columns)
     return IngestedEvents(
-        bronze=events.unique.select(*columns),
+        labelled=labelled,
+        bronze=_count_user_impressions(bronze) if table == "bronze_impressions" else bronze,
         quarantined=parsed.quarantined.unionByName(as_quarantined(conflicts, event_type)),
-        duplicates=events.duplicates.select("source_date"),
+        duplicates=labelled.where(label == "copy").select(*columns),
     )
+
+
+def _count_user_impressions(impressions: DataFrame) -> DataFrame:
+    of_user_day = Window.partitionBy("source_date", "user_id").rowsBetween(
+        Window.unboundedPreceding, Window.unboundedFollowing
+    )
+    return impressions.withColumn("num_user_impressions", F.count(F.lit(1)).over(of_user_day))
 
 
 def count_by_day(**frames: DataFrame) -> DataFrame:

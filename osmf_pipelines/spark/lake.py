@@ -7,29 +7,28 @@ replaces just the days whose content changed. Readers see the last published ver
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from osmf_pipelines.spark.content_hash import content_hashes
+from osmf_pipelines.spark.locks import LakeConflictError, TableLocks
+from osmf_pipelines.spark.table_schema import check_schema, day_condition, partition_of, schema, without_values
 from osmf_pipelines.tables import TABLES, Table
 
-_LOCK_TIMEOUT_SECONDS = 120.0
-
-
-class LakeConflictError(RuntimeError):
-    """Another process holds the table, or has overtaken this one's commit."""
+# What a publication goes through, told as each begins; whatever ends the process between two, readers see the version
+# before the commit or the one after it.
+PHASES = ("claim", "stage", "audit", "commit", "verify", "discard")
+OnPhase = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,18 @@ class Publication:
     changed_days: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PinnedTables:
+    """Published tables at the versions that they had when pinned: what one asset reads, whoever publishes meanwhile."""
+
+    lake: Lake
+    versions: dict[str, int]
+
+    def read(self, name: str, days: Iterable[date] | None = None) -> DataFrame:
+        """Returns the pinned rows of `name`, of the given days only if any are named."""
+        return self.lake.read(name, days, version=self.versions[name])
+
+
 class Lake:
     """Delta tables under one root.
 
@@ -71,12 +82,14 @@ class Lake:
         spark: session with Delta.
         root: folder or URI of the tables.
         locks: local folder for the locks that keep two writer processes apart.
+        on_phase: told (phase, table) as each of `PHASES` begins.
     """
 
-    def __init__(self, spark: SparkSession, root: str, locks: Path):
+    def __init__(self, spark: SparkSession, root: str, locks: Path, on_phase: OnPhase = lambda phase, table: None):
         self.spark = spark
         self.root = root.rstrip("/")
-        self.locks = locks
+        self.locks = TableLocks(locks)
+        self.on_phase = on_phase
 
     def path(self, name: str) -> str:
         """Where the table `name` lives."""
@@ -86,7 +99,7 @@ class Lake:
         """Whether `name` was ever published."""
         return DeltaTable.isDeltaTable(self.spark, self.path(name))
 
-    def read(self, name: str, days: tuple[date, ...] | None = None) -> DataFrame:
+    def read(self, name: str, days: Iterable[date] | None = None, *, version: int | None = None) -> DataFrame:
         """Returns the published rows of `name`, of the given days only if any are named.
 
         Raises:
@@ -94,12 +107,62 @@ class Lake:
         """
         if not self.exists(name):
             raise ValueError(f"table {name} has not been published in {self.root}: materialise the asset {name} first.")
-        frame = self.spark.read.format("delta").load(self.path(name))
-        return frame if days is None else frame.where(F.col(_partition_of(TABLES[name])).isin(list(days)))
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        frame = reader.load(self.path(name))
+        return frame if days is None else frame.where(F.col(partition_of(TABLES[name])).isin(list(days)))
+
+    def pin(self, names: Sequence[str]) -> PinnedTables:
+        """Returns `names` at the versions that readers see now.
+
+        Raises:
+            ValueError: when one of them has never been published.
+        """
+        return PinnedTables(self, {name: self.version(name) for name in names})
 
     def version(self, name: str) -> int:
-        """Returns the Delta version that readers see."""
+        """Returns the Delta version that readers see.
+
+        Raises:
+            ValueError: when the table has never been published.
+        """
+        if not self.exists(name):
+            raise ValueError(f"table {name} has not been published in {self.root}: materialise the asset {name} first.")
         return int(self._last_commit(name)["version"])
+
+    def days_reopened_since(self, name: str, version: int) -> tuple[date, ...]:
+        """Returns the days of `name` that commits after `version` rewrote because late events touched them."""
+        commits = DeltaTable.forPath(self.spark, self.path(name)).history().where(F.col("version") > version)
+        told = [json.loads(row["userMetadata"] or "{}") for row in commits.select("userMetadata").collect()]
+        return tuple(sorted({date.fromisoformat(day) for commit in told for day in commit.get("reopened_days", ())}))
+
+    def input_version(self, name: str, of: str) -> int | None:
+        """Returns the version of the table `of` that the last commit of `name` was made from; None without one."""
+        if not self.exists(name):
+            return None
+        for row in DeltaTable.forPath(self.spark, self.path(name)).history().select("userMetadata").collect():
+            versions = json.loads(row["userMetadata"] or "{}").get("input_versions", {})
+            if of in versions:
+                return int(versions[of])
+        return None
+
+    def claim(self, name: str, days: Iterable[date] | None, *, run_id: str) -> AbstractContextManager[None]:
+        """Keeps other processes from materialising these days of `name` while the block runs.
+
+        Raises:
+            LakeConflictError: when another process is at one of them.
+        """
+        self.on_phase("claim", name)
+        return self.locks.claim(name, ["all"] if days is None else [day.isoformat() for day in days], owner=run_id)
+
+    def writing(self, name: str) -> AbstractContextManager[None]:
+        """Keeps other processes from committing to `name` while the block runs; waits for the one that does.
+
+        Raises:
+            LakeConflictError: when that takes too long.
+        """
+        return self.locks.write(name)
 
     def stage(self, name: str, frame: DataFrame, *, run_id: str, days: tuple[date, ...] | None = None) -> Candidate:
         """Writes `frame` aside as a candidate for `name`.
@@ -107,34 +170,66 @@ class Lake:
         Raises:
             ValueError: when the columns or types are not the table's, or days are missing for a partitioned table.
         """
+        self.on_phase("stage", name)
         table = TABLES[name]
         if (table.partition_column is None) != (days is None):
             raise ValueError(f"table {name} is partitioned by {table.partition_column}: days given were {days}.")
         rows = frame.select(*table.column_names)
-        _check_schema(table, rows)
+        check_schema(table, rows)
         path = f"{self.root}/_candidates/{name}/{run_id}"
         rows.write.mode("overwrite").parquet(path)
-        staged = self.spark.read.schema(_schema(table)).parquet(path)
+        staged = self.spark.read.schema(schema(table)).parquet(path)
         return Candidate(table, staged, path, days)
 
     def discard(self, candidate: Candidate) -> None:
         """Removes a candidate's files."""
+        self.on_phase("discard", candidate.table.name)
         jvm: Any = self.spark._jvm
         path = jvm.org.apache.hadoop.fs.Path(candidate.path)
         path.getFileSystem(self.spark._jsc.hadoopConfiguration()).delete(path, True)
 
-    def publish(self, candidate: Candidate, *, run_id: str, input_versions: dict[str, int]) -> Publication:
+    def publish(
+        self,
+        candidate: Candidate,
+        *,
+        run_id: str,
+        input_versions: dict[str, int],
+        reopened_days: Iterable[date] = (),
+    ) -> Publication:
         """Commits an audited candidate; unchanged content makes no new version.
+
+        Args:
+            candidate: audited rows.
+            run_id: of the run, kept in the commit's metadata.
+            input_versions: of the tables that it was made from, kept there too.
+            reopened_days: days of the candidate that are rewritten only because late events touched them.
 
         Raises:
             LakeConflictError: when another process holds the table too long, or its commit took the place of this one.
+            ValueError: when a row breaks a constraint of the table, or the table has other columns than it should.
         """
         name = candidate.table.name
-        with self._lock(name):
+        with self.writing(name):
+            self._check_columns(candidate.table)
             changed = self._changed_days(candidate)
             if changed or not self.exists(name):
-                self._commit(candidate, changed, {"run_id": run_id, "input_versions": input_versions})
+                reopened = sorted({day.isoformat() for day in reopened_days} & set(changed))
+                metadata: dict[str, object] = {
+                    "run_id": run_id,
+                    "input_versions": input_versions,
+                    "reopened_days": reopened,
+                }
+                self._commit(candidate, changed, metadata)
             return Publication(self.version(name), candidate.frame.count(), tuple(changed))
+
+    def _check_columns(self, table: Table) -> None:
+        if self.exists(table.name):
+            found, wanted = self.read(table.name).columns, table.column_names
+            if found != wanted:
+                raise ValueError(
+                    f"table {table.name} in {self.root} was written by another version of OSMF (columns that differ: "
+                    f"{', '.join(sorted(set(found) ^ set(wanted)))}): set OSMF_LAKE or OSMF_HOME elsewhere."
+                )
 
     def _changed_days(self, candidate: Candidate) -> list[str]:
         """Days of the candidate whose content differs from what is published."""
@@ -144,21 +239,29 @@ class Lake:
             return sorted(new)
         published = self.spark.read.format("delta").load(self.path(table.name))
         if candidate.days is not None:
-            published = published.where(F.col(_partition_of(table)).isin(list(candidate.days)))
+            published = published.where(F.col(partition_of(table)).isin(list(candidate.days)))
         old = content_hashes(table, published)
         return sorted(day for day in new.keys() | old.keys() if new.get(day) != old.get(day))
 
     def _commit(self, candidate: Candidate, changed: list[str], metadata: dict[str, object]) -> None:
         table, rows = candidate.table, candidate.frame
         before = self.version(table.name) if self.exists(table.name) else -1
-        condition = _day_condition(table.partition_column, changed) if table.partition_column and before >= 0 else None
+        condition = day_condition(table.partition_column, changed) if table.partition_column and before >= 0 else None
         writer = (rows if condition is None else rows.where(condition)).write.format("delta").mode("overwrite")
         writer = writer.option("userMetadata", json.dumps(metadata))
         if table.partition_column is not None:
             writer = writer.partitionBy(table.partition_column)
         if condition is not None:
             writer = writer.option("replaceWhere", condition)
-        writer.save(self.path(table.name))
+        if before < 0:
+            for constraint, sql in table.constraints:
+                writer = writer.option(f"delta.constraints.{constraint}", sql)
+        self.on_phase("commit", table.name)
+        try:
+            writer.save(self.path(table.name))
+        except PySparkException as error:
+            raise without_values(table, error) from None
+        self.on_phase("verify", table.name)
         self._verify_commit(table.name, before, metadata)
 
     def _verify_commit(self, name: str, before: int, metadata: dict[str, object]) -> None:
@@ -172,44 +275,3 @@ class Lake:
 
     def _last_commit(self, name: str) -> Row:
         return DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]
-
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        self.locks.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + _LOCK_TIMEOUT_SECONDS
-        with (self.locks / f"{name}.lock").open("w") as handle:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LakeConflictError(
-                            f"table {name} is being written by another process: wait for it, then run again."
-                        ) from None
-                    time.sleep(0.1)
-            yield
-
-
-def _schema(table: Table) -> StructType:
-    return cast(StructType, StructType.fromDDL(table.ddl))
-
-
-def _partition_of(table: Table) -> str:
-    if table.partition_column is None:
-        raise ValueError(f"table {table.name} is a snapshot: it has no days.")
-    return table.partition_column
-
-
-def _day_condition(column: str, days: list[str]) -> str:
-    return f"{column} IN ({', '.join(f'DATE{day!r}' for day in days)})"
-
-
-def _check_schema(table: Table, frame: DataFrame) -> None:
-    wrong = [
-        f"{want.name}: {got.dataType.simpleString()} instead of {want.dataType.simpleString()}"
-        for want, got in zip(_schema(table), frame.schema, strict=True)
-        if want.dataType.simpleString() != got.dataType.simpleString()
-    ]
-    if wrong:
-        raise ValueError(f"table {table.name} does not take these columns: {'; '.join(wrong)}.")

@@ -62,7 +62,7 @@ def preference_pairs(
     rates = group_ctr.where(F.col("as_of_date") == F.lit(as_of_date))
     kept = _compare_creatives(rates).where(_has_evidence(min_probability))
     return (
-        kept.withColumn("is_contradiction", _is_contradiction())
+        kept.withColumn("is_contradiction", is_contradiction())
         .join(product_splits.select("product_id", "split"), on="product_id", how="inner")
         .select(*TABLES["preference_pairs"].column_names)
     )
@@ -80,6 +80,21 @@ def count_pairs(group_ctr: DataFrame, *, min_probability: float = 0.9) -> PairCo
         F.avg(F.when(is_kept, 1 - F.col("chosen_better_probability"))).alias("expected_wrong_share"),
     )
     return PairCounts(**sums.collect()[0].asDict())
+
+
+def count_by_probability(pairs: DataFrame) -> list[tuple[float, int, int]]:
+    """Returns (probability rounded down to thousandths, pairs, contradictions among them), in order.
+
+    Grain: rows of `preference_pairs`; scope roots are left out.
+    """
+    thousandths = F.floor(F.col("chosen_better_probability") * 1000).alias("thousandths")
+    counts = (
+        pairs.where(~F.col("is_scope_root"))
+        .groupBy(thousandths)
+        .agg(F.count(F.lit(1)).alias("num_pairs"), F.count_if("is_contradiction").alias("num_contradictions"))
+        .orderBy("thousandths")
+    )
+    return [(row["thousandths"] / 1000, row["num_pairs"], row["num_contradictions"]) for row in counts.collect()]
 
 
 def _has_evidence(min_probability: float) -> Column:
@@ -142,8 +157,11 @@ def _add_probabilities(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame
         yield batch.assign(first_better_probability=better_probability(*first, *second))
 
 
-def _is_contradiction() -> Column:
-    """The two creatives stand the other way round in another group of the scope; roots stay out of it."""
+def is_contradiction() -> Column:
+    """Returns whether the two creatives stand the other way round in another group of the scope; roots stay out of it.
+
+    Grain: a window expression over rows of `preference_pairs`.
+    """
     is_in_order = F.col("chosen_creative_id") < F.col("rejected_creative_id")
     both_ways = Window.partitionBy(
         "scope",

@@ -70,6 +70,14 @@ def fit_place_effects(creative_stats_window: DataFrame, *, max_creatives: int = 
     return _fit_effects(counts.sort_values(keys, ignore_index=True))
 
 
+def count_by_place(creative_stats_window: DataFrame) -> list[tuple[str | None, int | None, int, int]]:
+    """Returns (slot_type, position, impressions, clicks) of each place, in order."""
+    sums = creative_stats_window.groupBy("slot_type", "position").agg(
+        F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks")
+    )
+    return [tuple(row) for row in sums.orderBy("slot_type", "position").collect()]
+
+
 def add_effective_impressions(creative_stats: DataFrame, place_effects: PlaceEffects) -> DataFrame:
     """Returns `creative_stats` with `effective_impression_millis`, impressions times place and day effect, rounded.
 

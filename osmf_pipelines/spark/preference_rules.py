@@ -1,7 +1,7 @@
 """Cells, the boxes that a tree cuts them into, and the rule text that names a group.
 
-A box allows a set of bins for each attribute; a group is a union of boxes. Which cuts to make belongs in
-`preference_tree`.
+A box allows a set of bins for each attribute; a group is a union of boxes, or, where no boxes were cut, a list of
+cells. Which cuts to make belongs in `preference_tree`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ def bin_cells(cells: list[str], weights: NDArray[np.float64], max_values: int) -
     return CellAttributes(names, tuple(all_bins), all_codes)
 
 
+def restrict_box(box: Box, attribute: int, bins: frozenset[int]) -> Box:
+    """Returns the part of `box` where the attribute at this index is in `bins`."""
+    return (*box[:attribute], box[attribute] & bins, *box[attribute + 1 :])
+
+
 def write_rule(attributes: CellAttributes, boxes: list[Box]) -> str:
     """Returns the rule of a union of boxes as canonical text, such as `age in {18-24, 25-34} & city in {north}`.
 
@@ -82,6 +87,12 @@ def write_rule(attributes: CellAttributes, boxes: list[Box]) -> str:
     """
     texts = sorted(_write_box(attributes, box) for box in _join_boxes(boxes))
     return " or ".join(texts) if all(texts) else UNDIVIDED_RULE
+
+
+def write_cell_list_rule(cells: list[str]) -> str:
+    """Returns the rule of a group that is no union of a few boxes: how many cells it has, and a hash of which."""
+    digest = hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16]
+    return f"cluster of {len(cells)} cells, sha256 {digest}"
 
 
 def _join_boxes(boxes: list[Box]) -> list[Box]:

@@ -1,10 +1,11 @@
 """Adaptive grouping of one scope: cuts users where tastes differ, joins leaves that do not (numpy; no Spark).
 
-The model and its test are in `preference_model`, the text of rules in `preference_rules`, the way to and from Spark in
-`group`. A cut divides the values of one attribute in two. Its evidence is the difference of taste between the sides,
-product levels refitted on each, so that activity and exposure are no evidence.
+The model and its test are in `preference_model`, the text of rules in `preference_rules`, other ways to group in
+`baseline_groups`, the way to and from Spark in `group`. A cut divides the values of one attribute in two. Its evidence
+is the difference of taste between the sides, product levels refitted on each, so that activity and exposure are no
+evidence.
 
-Shapes: `N` cells, `G` groups.
+Shapes: `N` cells.
 
 Source: this project's own design (5.1).
 """
@@ -16,35 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from osmf_pipelines.spark.grouping import Grouping, make_grouping
 from osmf_pipelines.spark.preference_cuts import ScopeCounts, TreeSettings, TriedCuts, sum_bins, try_cuts
 from osmf_pipelines.spark.preference_model import (
-    Indices,
     PreferenceFit,
     difference_test,
     fit_preference,
-    log_likelihood,
 )
-from osmf_pipelines.spark.preference_rules import Box, CellAttributes, bin_cells, write_rule
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """The groups of a scope.
-
-    Attributes:
-        group_of_cell: index of each cell's group, (N,).
-        rules: text of each group's rule, sorted, (G,).
-        num_cuts_tried, num_cuts_accepted, num_merges: how the groups came about.
-        heldout_gain_per_1000: log-likelihood per 1000 effective impressions of held-out users, tastes of their groups
-            against one taste for the scope; 0 where there is one group or nobody is held out.
-    """
-
-    group_of_cell: Indices
-    rules: tuple[str, ...]
-    num_cuts_tried: int
-    num_cuts_accepted: int
-    num_merges: int
-    heldout_gain_per_1000: float
+from osmf_pipelines.spark.preference_rules import Box, CellAttributes, bin_cells, restrict_box, write_rule
 
 
 @dataclass(frozen=True)
@@ -72,18 +52,17 @@ def grow_groups(counts: ScopeCounts, settings: TreeSettings) -> Grouping:
         if not sides:
             leaves.append(node)
     groups = _merge_leaves(counts, leaves, settings)
-    ruled = sorted((write_rule(attributes, [leaf.box for leaf in group]), index) for index, group in enumerate(groups))
     group_of_cell = np.zeros(len(counts.cells), dtype=np.int64)
-    for position, (_, index) in enumerate(ruled):
-        for leaf in groups[index]:
-            group_of_cell[leaf.is_member] = position
-    return Grouping(
+    for index, group in enumerate(groups):
+        for leaf in group:
+            group_of_cell[leaf.is_member] = index
+    return make_grouping(
+        counts,
         group_of_cell,
-        tuple(rule for rule, _ in ruled),
-        num_cuts_tried,
+        [write_rule(attributes, [leaf.box for leaf in group]) for group in groups],
+        num_cuts_tried=num_cuts_tried,
         num_cuts_accepted=len(leaves) - 1,
         num_merges=len(leaves) - len(groups),
-        heldout_gain_per_1000=_heldout_gain(counts, group_of_cell, len(groups)),
     )
 
 
@@ -112,8 +91,8 @@ def _cut(
     is_left = is_left_bin[attributes.codes[attribute]]
     left_bins = frozenset(np.flatnonzero(is_left_bin).tolist())
     return [
-        _Node(node.is_member & is_left, _restrict(node.box, attribute, left_bins)),
-        _Node(node.is_member & ~is_left, _restrict(node.box, attribute, node.box[attribute] - left_bins)),
+        _Node(node.is_member & is_left, restrict_box(node.box, attribute, left_bins)),
+        _Node(node.is_member & ~is_left, restrict_box(node.box, attribute, node.box[attribute] - left_bins)),
     ], num_tried
 
 
@@ -146,26 +125,6 @@ def _merge_leaves(counts: ScopeCounts, leaves: list[_Node], settings: TreeSettin
         preference[into], information[into] = joined.preference[0], joined.information[0]
         fit = PreferenceFit(preference, information)
     return groups
-
-
-def _heldout_gain(counts: ScopeCounts, group_of_cell: Indices, num_groups: int) -> float:
-    """Gain of the groups' tastes over one taste, on held-out users, per 1000 effective impressions."""
-    if num_groups == 1 or not counts.heldout_impressions.any():
-        return 0.0
-    shown, clicked = (counts.sum_rows(v, group_of_cell, num_groups) for v in (counts.impressions, counts.clicks))
-    heldout_shown, heldout_clicked = (
-        counts.sum_rows(v, group_of_cell, num_groups) for v in (counts.heldout_impressions, counts.heldout_clicks)
-    )
-    own = fit_preference(counts.design, shown, clicked).preference
-    shared = fit_preference(counts.design, shown.sum(0, keepdims=True), clicked.sum(0, keepdims=True)).preference
-    gain = log_likelihood(counts.design, heldout_shown, heldout_clicked, own) - log_likelihood(
-        counts.design, heldout_shown, heldout_clicked, shared
-    )
-    return float(gain.sum() * 1000 / heldout_shown.sum())
-
-
-def _restrict(box: Box, attribute: int, bins: frozenset[int]) -> Box:
-    return (*box[:attribute], box[attribute] & bins, *box[attribute + 1 :])
 
 
 def _take(fit: PreferenceFit, indices: NDArray[np.intp]) -> PreferenceFit:

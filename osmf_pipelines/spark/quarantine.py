@@ -59,13 +59,13 @@ def parse_impressions(events: DataFrame, creatives: DataFrame, *, user_key: str)
 
 
 def parse_clicks(events: DataFrame) -> ParsedEvents:
-    """Returns typed clicks, and the refused ones.
+    """Returns typed clicks, and the refused ones. A click of an earlier day is a late one, and accepted.
 
     Grain: one row per event in one of the two frames.
     """
     reasons = {
         **_missing("click_id", "impression_id", "clicked_at"),
-        "outside_source_date": F.to_date("clicked_at") != F.col("source_date"),
+        "after_source_date": F.to_date("clicked_at") > F.col("source_date"),
     }
     return _split(_typed(events, "bronze_clicks"), reasons, "click")
 

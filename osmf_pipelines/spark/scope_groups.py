@@ -1,23 +1,26 @@
 """One scope, from aggregated counts in pandas to the rows that tell its groups.
 
-The statistics are in `preference_tree` and `preference_model`, the wording in `features`, the way to and from Spark in
-`group`.
+How cells are put into groups is in `preference_tree` and `baseline_groups`, the wording in `features`, the way to and
+from Spark in `group`.
 
 Shapes: `N` cells, `C` creatives sorted by product, `R` rows of counts, `d` features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from osmf_pipelines.spark.baseline_groups import cell_tastes, cross_attributes, group_clusters, keep_one_group
 from osmf_pipelines.spark.features import attribute_shares, describe_group, pick_exemplars
+from osmf_pipelines.spark.grouping import Grouping, GroupingMethod
 from osmf_pipelines.spark.preference_cuts import ScopeCounts, TreeSettings
 from osmf_pipelines.spark.preference_model import Array, Indices, design_creatives, fit_preference
 from osmf_pipelines.spark.preference_rules import ROOT_RULE, group_id
-from osmf_pipelines.spark.preference_tree import Grouping, grow_groups
+from osmf_pipelines.spark.preference_tree import grow_groups
 
 REPORT_COLUMNS = ("num_cuts_tried", "num_cuts_accepted", "num_merges", "heldout_gain_per_1000")
 FORMED_GROUPS_DDL = """
@@ -32,6 +35,12 @@ _COLUMNS = [
     *("feature_names", "preference", "preference_se", "attribute_shares", "top_creative_ids", "bottom_creative_ids"),
     *("description", *REPORT_COLUMNS),
 ]
+CELL_TASTES_DDL = "scope string, cell string, taste array<double>, num_users bigint, num_clicks bigint"
+_GROUP_CELLS: Mapping[str, Callable[[ScopeCounts, TreeSettings], Grouping]] = {
+    "adaptive": grow_groups,
+    "one_group": keep_one_group,
+    "attribute_cross": cross_attributes,
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +66,55 @@ class _Scope:
     fitted_clicks: Array
 
 
-def form_scope_groups(counts: pd.DataFrame, features: pd.DataFrame, settings: TreeSettings) -> pd.DataFrame:
+def form_scope_groups(
+    counts: pd.DataFrame, features: pd.DataFrame, settings: TreeSettings, method: GroupingMethod
+) -> pd.DataFrame:
     """Returns the rows of one scope, root first, then groups by rule; none where too few users stand behind the scope.
 
     Args:
-        counts: one row per (cell, product, creative), in any order, as `group` sums them.
+        counts: one row per (cell, product, creative), in any order, as `group` sums them; for `kmeans` with the
+            `cluster` of the cell on each.
         features: one row per creative, in any order; creatives may be missing.
-        settings: when a cut counts.
+        settings: floors of a group, and when a cut counts.
+        method: how the groups are formed.
     """
-    if counts.empty or counts.drop_duplicates("cell")["num_users"].sum() < settings.min_users:
+    if _is_under_floor(counts, settings):
         return pd.DataFrame(columns=_COLUMNS)
     scope = _index_scope(counts, features)
-    grouping = grow_groups(scope.counts, settings)
+    if method == "kmeans":
+        cluster_of_cell = counts.groupby("cell", sort=True)["cluster"].first().to_numpy(dtype=np.int64)
+        grouping = group_clusters(scope.counts, cluster_of_cell)
+    else:
+        grouping = _GROUP_CELLS[method](scope.counts, settings)
     return pd.DataFrame(_tell_groups(scope, grouping), columns=_COLUMNS)
+
+
+def list_cell_tastes(counts: pd.DataFrame, features: pd.DataFrame, settings: TreeSettings) -> pd.DataFrame:
+    """Returns the cells of one scope as k-means sees them, in the columns of `CELL_TASTES_DDL`, sorted by cell.
+
+    Clicks are of the products fitted on, without the held-out users. None where too few users stand behind the scope.
+
+    Args:
+        counts: as of `form_scope_groups`.
+        features: one row per creative, in any order; creatives may be missing.
+        settings: floors of a group.
+    """
+    if _is_under_floor(counts, settings):
+        return pd.DataFrame(columns=["scope", "cell", "taste", "num_users", "num_clicks"])
+    scope = _index_scope(counts, features)
+    cells = scope.counts
+    columns = {
+        "scope": scope.name,
+        "cell": cells.cells,
+        "taste": list(cell_tastes(cells)),
+        "num_users": cells.cell_users,
+        "num_clicks": np.bincount(cells.cell_of, cells.clicks, len(cells.cells)).astype(np.int64),
+    }
+    return pd.DataFrame(columns)
+
+
+def _is_under_floor(counts: pd.DataFrame, settings: TreeSettings) -> bool:
+    return counts.empty or counts.drop_duplicates("cell")["num_users"].sum() < settings.min_users
 
 
 def _index_scope(counts: pd.DataFrame, features: pd.DataFrame) -> _Scope:

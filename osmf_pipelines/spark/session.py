@@ -6,6 +6,7 @@ touch the configuration.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -39,6 +40,9 @@ _CONF = {
     "spark.sql.debug.maxToStringFields": "100",
     "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
 }
+
+# They repeat an error that is raised anyway, with the values of the row that caused it.
+_LOGGERS_THAT_QUOTE_ROWS = ("DataFrameQueryContextLogger", "SQLQueryContextLogger")
 
 
 def java_problem() -> str | None:
@@ -86,6 +90,8 @@ def get_spark(settings: Settings) -> SparkSession:
         builder = builder.config(key, value)
     if "spark.jars" not in settings.spark_conf:
         builder = configure_spark_with_delta_pip(builder)
+    for name in _LOGGERS_THAT_QUOTE_ROWS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     log = settings.home / "logs" / "spark.log"
     try:
         with _stderr_to(log):

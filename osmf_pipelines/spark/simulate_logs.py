@@ -8,6 +8,7 @@ who likes what in `osmf_models.simulator`.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from osmf_models.simulator.market import Market, cell_probabilities, creatives_o
 from osmf_models.simulator.pictures import creative_pixels
 from osmf_models.simulator.truth import click_rates, measure_pictures
 from osmf_pipelines.spark.simulated_drop import write_dimensions, write_pictures
+from osmf_pipelines.spark.simulated_mess import CLEAN, KINDS, Mess, wrong_clicks, wrong_impressions
 from osmf_pipelines.spark.simulated_users import Draws, cell_frame, num_partitions, user_id
 
 SLOT_TYPE = "feed"
@@ -48,7 +50,7 @@ class _Plan:
     draws: Draws
     start_date: date
     impressions_per_day: int
-    duplicate_share: float
+    mess: Mess
     creatives: DataFrame
     cells: DataFrame
     segments: DataFrame
@@ -64,12 +66,13 @@ def simulate_logs(
     num_days: int,
     impressions_per_day: int,
     seed: int,
-    duplicate_share: float = 0.002,
+    mess: Mess = CLEAN,
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Writes `output`/drop and `output`/truth.
 
-    A click is written in the folder of the day on which it happens; clicks after the last day are not yet there.
+    A click is written in the folder of the day on which it happens, a late one in the next; what comes after the last
+    day is not there yet. OUTPUT/truth/events.json counts what was written.
 
     Args:
         spark: session.
@@ -79,41 +82,41 @@ def simulate_logs(
         num_days: days to write.
         impressions_per_day: distinct impressions a day.
         seed: of the logs; the same seed gives the same rows.
-        duplicate_share: share of events that are delivered twice, in [0, 1).
+        mess: what goes wrong in the logs, and how often.
         progress: called with one line of text after each step.
 
     Raises:
         ValueError: when a setting is impossible; nothing is written then.
     """
-    _check(output, num_days, impressions_per_day, duplicate_share)
+    _check(output, num_days, impressions_per_day)
     tell = progress or (lambda line: None)
     drop = output / "drop"
     save_market(market, output / "truth")
     write_pictures(market, drop)
     write_dimensions(spark, market, drop)
     tell(f"{len(market.products)} products, {market.num_creatives_per_product} pictures each, {market.num_users} users")
-    plan = _make_plan(spark, market, start_date, impressions_per_day, seed, duplicate_share)
+    plan = _make_plan(spark, market, start_date, impressions_per_day, seed, mess)
+    counts = {}
     for day_index in range(num_days):
         started = time.monotonic()
         day = start_date + timedelta(days=day_index)
-        _write_day(spark, plan, day_index, drop / "days" / day.isoformat())
+        counts[day.isoformat()] = _write_day(spark, plan, day_index, drop / "days" / day.isoformat())
         seconds = time.monotonic() - started
         tell(f"{day}: {impressions_per_day:,} impressions, day {day_index + 1} of {num_days}, {seconds:.1f} s")
+    (output / "truth" / "events.json").write_text(json.dumps(counts, indent=1))
 
 
-def _check(output: Path, num_days: int, impressions_per_day: int, duplicate_share: float) -> None:
+def _check(output: Path, num_days: int, impressions_per_day: int) -> None:
     if num_days < 1 or impressions_per_day < 1:
         raise ValueError(
             f"num_days is {num_days} and impressions_per_day is {impressions_per_day}: both must be at least 1."
         )
-    if not 0.0 <= duplicate_share < 1.0:
-        raise ValueError(f"duplicate_share is {duplicate_share}: it must lie in [0, 1).")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not empty: name another folder or remove it.")
 
 
 def _make_plan(
-    spark: SparkSession, market: Market, start_date: date, impressions_per_day: int, seed: int, duplicate_share: float
+    spark: SparkSession, market: Market, start_date: date, impressions_per_day: int, seed: int, mess: Mess
 ) -> _Plan:
     creatives, rates = _creative_rates(market)
     segments = [
@@ -130,7 +133,7 @@ def _make_plan(
         Draws(seed),
         start_date,
         impressions_per_day,
-        duplicate_share,
+        mess,
         creatives=spark.createDataFrame(creatives),
         cells=cell_frame(spark, market),
         segments=spark.createDataFrame(pd.DataFrame(segments, columns=["scope_index", "cell_index", "segment_index"])),
@@ -208,14 +211,47 @@ def _click_delay_seconds(draws: Draws, number: Column) -> Column:
     return F.floor(F.when(is_late, delay * F.lit(_LATE_HOURS * 3600)).otherwise(usual)).cast("bigint")
 
 
-def _write_day(spark: SparkSession, plan: _Plan, day_index: int, folder: Path) -> None:
-    """Writes one day's folder; its marker comes last."""
+def _write_day(spark: SparkSession, plan: _Plan, day_index: int, folder: Path) -> dict[str, int]:
+    """Writes one day's folder, its marker last; returns how many rows of which kind."""
     day = plan.start_date + timedelta(days=day_index)
     today = _events(spark, plan, day_index)
-    _impressions(plan, today).write.parquet(str(folder / "impressions.parquet"))
-    events = today if day_index == 0 else today.unionByName(_last_hours(_events(spark, plan, day_index - 1), day))
-    _clicks(plan, _clicked(plan, events), day).write.parquet(str(folder / "clicks.parquet"))
+    impressions, clicks = folder / "impressions.parquet", folder / "clicks.parquet"
+    _impressions(plan, today).write.parquet(str(impressions))
+    delivered = _happened(plan, _seen_until(spark, plan, day_index), day).where(~_is_late(plan))
+    if day_index > 0:
+        yesterday = _seen_until(spark, plan, day_index - 1).where(_is_late(plan))
+        delivered = delivered.unionByName(_happened(plan, yesterday, day - timedelta(days=1)))
+    wrong = wrong_clicks(today, plan.draws, plan.mess, _seconds_until(day) * _MICROS)
+    _clicks(plan, delivered, wrong).write.parquet(str(clicks))
     (folder / "_SUCCESS").touch()
+    return _count_kinds(spark, {impressions: "imp_id", clicks: "click"})
+
+
+def _seen_until(spark: SparkSession, plan: _Plan, day_index: int) -> DataFrame:
+    """The impressions that a click of this day can follow."""
+    today = _events(spark, plan, day_index)
+    if day_index == 0:
+        return today
+    day = plan.start_date + timedelta(days=day_index)
+    return today.unionByName(_last_hours(_events(spark, plan, day_index - 1), day))
+
+
+def _happened(plan: _Plan, events: DataFrame, day: date) -> DataFrame:
+    """The clicks on `events` that happen on `day`."""
+    start = _seconds_until(day) * _MICROS
+    return _clicked(plan, events).where(F.col("clicked_micros").between(start, start + _DAY_SECONDS * _MICROS - 1))
+
+
+def _is_late(plan: _Plan) -> Column:
+    return plan.draws.uniform("late delivery", F.col("number")) < plan.mess.late_share
+
+
+def _count_kinds(spark: SparkSession, id_columns: dict[Path, str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for path, column in id_columns.items():
+        rows = spark.read.parquet(str(path)).groupBy(F.substring(column, 1, 1).alias("prefix")).count().collect()
+        counts |= {KINDS[row["prefix"]]: row["count"] for row in rows}
+    return counts
 
 
 def _last_hours(events: DataFrame, day: date) -> DataFrame:
@@ -224,11 +260,12 @@ def _last_hours(events: DataFrame, day: date) -> DataFrame:
 
 
 def _impressions(plan: _Plan, events: DataFrame) -> DataFrame:
-    """Grain: one row per delivered impression; a few are delivered twice."""
-    delivered = _delivered(plan, events, "impression")
-    return delivered.select(
-        _impression_id(),
-        user_id(F.col("user_index")),
+    """Grain: one row per delivered impression; a few are delivered twice, a few are wrong."""
+    seen = events.withColumns({"prefix": F.lit("i"), "uid": user_id(F.col("user_index"))})
+    rows = _delivered(plan, seen, "impression").drop("delivery")
+    return rows.unionByName(wrong_impressions(seen, plan.draws, plan.mess)).select(
+        _event_id("prefix").alias("imp_id"),
+        "uid",
         "item",
         "ad",
         F.timestamp_micros("impressed_micros").alias("ts"),
@@ -238,22 +275,26 @@ def _impressions(plan: _Plan, events: DataFrame) -> DataFrame:
     )
 
 
-def _clicks(plan: _Plan, clicked: DataFrame, day: date) -> DataFrame:
-    """Grain: one row per click delivered on `day`; a few are delivered twice."""
-    start = _seconds_until(day) * _MICROS
-    happens_today = F.col("clicked_micros").between(start, start + _DAY_SECONDS * _MICROS - 1)
-    return _delivered(plan, clicked.where(happens_today), "click").select(
-        F.concat(F.lit("c"), F.lpad(F.col("number").cast("string"), 12, "0")).alias("click"),
-        _impression_id(),
-        F.timestamp_micros("clicked_micros").alias("ts"),
+def _clicks(plan: _Plan, clicked: DataFrame, wrong: DataFrame) -> DataFrame:
+    """Grain: one row per delivered click; a few are delivered twice, a few are wrong."""
+    right = clicked.select(F.lit("c").alias("prefix"), "number", F.lit("i").alias("imp_prefix"), "clicked_micros")
+    return (
+        _delivered(plan, right, "click")
+        .drop("delivery")
+        .unionByName(wrong)
+        .select(
+            _event_id("prefix").alias("click"),
+            _event_id("imp_prefix").alias("imp_id"),
+            F.timestamp_micros("clicked_micros").alias("ts"),
+        )
     )
 
 
 def _delivered(plan: _Plan, events: DataFrame, name: str) -> DataFrame:
     """Repeats the share of events that at-least-once delivery sends twice."""
-    is_repeated = plan.draws.uniform(f"repeated {name}", F.col("number")) < plan.duplicate_share
+    is_repeated = plan.draws.uniform(f"repeated {name}", F.col("number")) < plan.mess.duplicate_share
     return events.withColumn("delivery", F.explode(F.sequence(F.lit(1), F.lit(1) + is_repeated.cast("int"))))
 
 
-def _impression_id() -> Column:
-    return F.concat(F.lit("i"), F.lpad(F.col("number").cast("string"), 12, "0")).alias("imp_id")
+def _event_id(prefix: str) -> Column:
+    return F.concat(F.col(prefix), F.lpad(F.col("number").cast("string"), 12, "0"))

@@ -19,12 +19,13 @@ def split_products(products_with_cutout_hash: DataFrame, *, seed: int) -> DataFr
     """Returns `product_splits`: 70% train, 15% validation, 15% test, by a hash of the product's picture.
 
     The hash looks at nothing but the seed and the unit, so adding or removing products never moves another. Products
-    with the same cut-out are one unit; a null `cutout_sha256` makes the product a unit of its own.
+    with the same cut-out are one unit; a null `cutout_sha256` (no cut-out, or none that can be read) makes the product
+    a unit of its own, so a product whose cut-out is mended later may change sides.
 
     Grain: one row per product given.
 
     Args:
-        products_with_cutout_hash: `products` with `cutout_sha256`.
+        products_with_cutout_hash: as `hash_cutouts` returns them.
         seed: another seed gives another split.
     """
     unit = F.coalesce(F.concat(F.lit("cutout:"), "cutout_sha256"), F.concat(F.lit("product:"), "product_id"))

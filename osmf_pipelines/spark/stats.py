@@ -5,6 +5,8 @@ Correcting for position and day belongs in `ctr`; forming groups in `group`.
 
 from __future__ import annotations
 
+from datetime import date
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -40,6 +42,16 @@ def aggregate_creative_stats(exposures: DataFrame) -> DataFrame:
         )
         .select(*TABLES["creative_stats"].column_names)
     )
+
+
+def sum_by_day(creative_stats: DataFrame) -> list[tuple[date, int, int]]:
+    """Returns (day, impressions, clicks), oldest first."""
+    sums = creative_stats.groupBy("event_date").agg(
+        F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks")
+    )
+    return [
+        (row["event_date"], row["num_impressions"], row["num_clicks"]) for row in sums.orderBy("event_date").collect()
+    ]
 
 
 def list_cell_users(exposures: DataFrame) -> DataFrame:

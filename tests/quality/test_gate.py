@@ -7,11 +7,14 @@ from datetime import date
 import great_expectations.expectations as gxe
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from osmf_pipelines.quality import gate
 from osmf_pipelines.quality.gate import CheckResult, check_table
 from osmf_pipelines.quality.suites import SUITES
 from osmf_pipelines.tables import TABLES
 
+SECRET = "secret-user"
 FACTS = {"num_impressions": 10, "num_exposures": 10, "num_clicks": 2, "num_clicked_exposures": 2}
 
 
@@ -59,9 +62,72 @@ def test_a_missing_column_blocks(spark: SparkSession) -> None:
     assert any("num_clicks" in result.detail.get("error", "") for result in results)
 
 
-def test_restricted_tables_show_no_values(spark: SparkSession) -> None:
-    row = (date(2026, 3, 2), "c1", None, None, "f", None)
-    results = check_table("bronze_clicks", spark.createDataFrame([row, row], TABLES["bronze_clicks"].ddl), [])
-    failed = next(result for result in results if result.expectation.name == "click_id_is_unique")
-    assert not failed.passed
-    assert "c1" not in str(failed.detail)
+def test_a_check_that_gives_no_result_blocks(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_run", lambda *_: {})
+    results = check_table("creative_stats", _stats(spark), [FACTS])
+    assert _blocking(results) == [e.name for e in SUITES["creative_stats"] if e.severity == "critical"]
+    assert {result.detail["error"] for result in results} == {"the expectation gave no result"}
+
+
+def test_a_failure_shows_its_rows(spark: SparkSession) -> None:
+    rows = _stats(spark).union(_stats(spark, num_impressions=10, num_clicks=11))
+    failed = _named("num_clicks_at_most_num_impressions", check_table("creative_stats", rows, [FACTS]))
+    assert [(row["creative_id"], row["num_clicks"]) for row in failed.failing_rows] == [("c", "11")]
+    assert failed.detail == {"element_count": 2, "unexpected_count": 1, "unexpected_percent": 50.0}
+
+
+def test_what_passes_shows_nothing(spark: SparkSession) -> None:
+    results = check_table("creative_stats", _stats(spark), [FACTS])
+    assert {(result.passed, len(result.detail), result.failing_rows) for result in results} == {(True, 0, ())}
+
+
+def test_a_failure_without_rows_shows_how_many_there_were(spark: SparkSession) -> None:
+    failed = _named("has_rows", check_table("creative_stats", _stats(spark).limit(0), [FACTS]))
+    assert (failed.passed, failed.detail, failed.failing_rows) == (False, {"observed_value": 0}, ())
+
+
+def test_restricted_tables_show_rows_without_personal_data(spark: SparkSession) -> None:
+    """The same impression twice: its id is shown, whose it was is not."""
+    results = check_table("bronze_impressions", _impressions(spark).unionAll(_impressions(spark)), [])
+    failed = _named("impression_id_is_unique", results)
+    assert failed.is_blocking
+    assert failed.detail == {"element_count": 2, "unexpected_count": 2, "unexpected_percent": 100.0}
+    assert [row["impression_id"] for row in failed.failing_rows] == ["i1", "i1"]
+    assert SECRET not in str(results)
+
+
+def test_an_error_of_a_restricted_table_quotes_no_value(spark: SparkSession) -> None:
+    rows = _impressions(spark).withColumn("position", F.col("user_id").cast("int"))
+    failed = _named("position_in_range", check_table("bronze_impressions", rows, []))
+    assert failed.is_blocking
+    assert "CAST_INVALID_INPUT" in failed.detail["error"]
+    assert SECRET not in str(failed)
+
+
+def test_an_error_of_another_table_is_told(spark: SparkSession) -> None:
+    rows = _stats(spark).withColumn("num_clicks", F.col("scope").cast("bigint"))
+    failed = _named("num_clicks_at_most_num_impressions", check_table("creative_stats", rows, [FACTS]))
+    assert failed.is_blocking
+    assert "'shoe'" in failed.detail["error"]
+
+
+def test_rows_that_cannot_be_shown_do_not_hide_the_failure(spark: SparkSession) -> None:
+    """The column that breaks is none that the expectation reads, so only showing the rows fails."""
+    broken = F.col("user_id").cast("int").cast("string")
+    rows = _impressions(spark).withColumns({"creative_id": F.lit(None).cast("string"), "arm": broken})
+    failed = _named("creative_id_is_set", check_table("bronze_impressions", rows, []))
+    assert failed.is_blocking
+    assert failed.detail["unexpected_count"] == 1
+    assert failed.failing_rows == ()
+    assert "CAST_INVALID_INPUT" in failed.detail["failing_rows_error"]
+    assert SECRET not in str(failed)
+
+
+def _named(name: str, results: list[CheckResult]) -> CheckResult:
+    return next(result for result in results if result.expectation.name == name)
+
+
+def _impressions(spark: SparkSession) -> DataFrame:
+    values = {"impression_id": "i1", "user_id": SECRET, "creative_id": "c1", "position": 1, "propensity": 0.5}
+    table = TABLES["bronze_impressions"]
+    return spark.createDataFrame([tuple(values.get(name) for name in table.column_names)], table.ddl)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import tomllib
 from datetime import date
 
@@ -14,6 +15,7 @@ from osmf_models.simulator.pictures import creative_pixels
 from osmf_models.simulator.truth import true_ctr
 from osmf_pipelines.spark import simulate_logs as module
 from osmf_pipelines.spark.simulate_logs import simulate_logs
+from osmf_pipelines.spark.simulated_mess import KINDS, USUAL, Mess
 
 START = date(2026, 3, 1)
 NUM_PER_DAY = 100_000
@@ -119,7 +121,6 @@ def test_the_drop_folder_holds_what_its_mapping_says_and_the_truth_lies_apart(sp
     [
         ({"num_days": 0}, "num_days is 0"),
         ({"impressions_per_day": -5}, "impressions_per_day is -5"),
-        ({"duplicate_share": 1.0}, "duplicate_share is 1.0"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(spark, market, tmp_path, changed, message):
@@ -134,3 +135,42 @@ def test_a_folder_that_holds_something_is_left_alone(spark, market, tmp_path):
     with pytest.raises(ValueError, match="not empty"):
         simulate_logs(spark, market, tmp_path, start_date=START, num_days=1, impressions_per_day=10, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_mess_is_extra_and_counted(spark, market, output, tmp_path):
+    """The same seed with and without a mess: the same right events, and beside them the wrong ones that are counted."""
+    folder = tmp_path / "messy"
+    settings = {"start_date": START, "num_days": 2, "impressions_per_day": NUM_PER_DAY, "seed": 4}
+    simulate_logs(spark, market, folder, **settings, mess=USUAL)
+
+    impressions, clicks = read_days(spark, folder, "impressions"), read_days(spark, folder, "clicks")
+    right = impressions.where("imp_id LIKE 'i%'")
+    assert right.exceptAll(read_days(spark, output, "impressions")).count() == 0
+    assert right.count() == read_days(spark, output, "impressions").count()
+
+    told = json.loads((folder / "truth/events.json").read_text())
+    assert {
+        kind: sum(day.get(kind, 0) for day in told.values()) for kind in KINDS.values() if "impression" in kind
+    } == {
+        "impression": right.count(),
+        "impression shown to a bot": 2 * 3 * 1500,
+        "impression without a user": impressions.where("uid IS NULL").count(),
+        "impression told in two ways": 2 * impressions.where("imp_id LIKE 'x%'").select("imp_id").distinct().count(),
+        "click without an impression": clicks.join(impressions, "imp_id", "left_anti").where("click LIKE 'o%'").count(),
+        "click before its impression": clicks.alias("c")
+        .join(impressions.distinct().alias("i"), "imp_id")
+        .where("c.ts < i.ts")
+        .count(),
+    }
+    # A late click lies in the next day's folder; those of the last day have not come yet.
+    clean = read_days(spark, output, "clicks").select("click").distinct()
+    missing = clean.join(clicks, "click", "left_anti")
+    assert 0.005 < missing.count() / clean.count() < 0.02
+    second = spark.read.parquet(str(folder / "drop/days/2026-03-02/clicks.parquet"))
+    late = second.where("click LIKE 'c%' AND to_date(ts) = DATE'2026-03-01'").select("click").distinct().count()
+    assert 0.005 < late / clean.count() < 0.02
+
+
+def test_an_impossible_mess_is_refused():
+    with pytest.raises(ValueError, match=r"duplicate_share is 1\.0"):
+        Mess(duplicate_share=1.0)

@@ -1,7 +1,13 @@
-import random
 from datetime import UTC, datetime, timedelta
 
-from osmf_pipelines.spark.attribute import assign_cells, attribute_clicks, filter_bots
+from osmf_pipelines.spark.attribute import (
+    CLICK_OUTCOMES,
+    assign_cells,
+    days_touched,
+    form_exposures,
+    judge_clicks,
+    set_clicks,
+)
 from osmf_pipelines.tables import TABLES
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -12,69 +18,138 @@ USERS_DDL = "user_id string, attributes map<string,string>"
 PRODUCTS_DDL = "product_id string, scope string"
 
 
-def _impression(impression_id, user_id="u1", product_id="p1", at=NOON):
+DAY = timedelta(days=1)
+SETTINGS = {"attribution_window_hours": WINDOW_HOURS, "click_lookback_days": 3, "max_impressions_per_user_day": 10}
+
+
+def _impression(impression_id, user_id="u1", product_id="p1", at=NOON, num_user_impressions=1):
     context = (1, "feed", 0.5, None, None, None)
-    return (at.date(), impression_id, user_id, product_id, f"{product_id}-c1", at, *context, "f", at)
+    return (
+        at.date(),
+        impression_id,
+        user_id,
+        product_id,
+        f"{product_id}-c1",
+        at,
+        *context,
+        num_user_impressions,
+        "f",
+        at,
+    )
 
 
-def _click(click_id, impression_id, at):
-    return (at.date(), click_id, impression_id, at, "f", at)
+def _click(click_id, impression_id, at, delivered=0):
+    return (at.date() + delivered * DAY, click_id, impression_id, at, "f", at)
 
 
-def _attribute(spark, impressions, clicks, users=(("u1", {"age": "18-24"}),), products=(("p1", "shoes"),)):
-    return attribute_clicks(
+def _judge(spark, impressions, clicks):
+    return judge_clicks(
+        spark.createDataFrame(impressions, IMPRESSIONS_DDL), spark.createDataFrame(clicks, CLICKS_DDL), **SETTINGS
+    )
+
+
+def _outcomes(judged):
+    return {(row["click_id"], row["source_date"].day): row["outcome"] for row in judged.collect()}
+
+
+def _exposures(spark, impressions, clicks, users=(("u1", {"age": "18-24"}),), products=(("p1", "shoes"),)):
+    return form_exposures(
         spark.createDataFrame(impressions, IMPRESSIONS_DDL),
-        spark.createDataFrame(clicks, CLICKS_DDL),
+        _judge(spark, impressions, clicks),
         spark.createDataFrame(list(users), USERS_DDL),
         spark.createDataFrame(list(products), PRODUCTS_DDL),
-        attribution_window_hours=WINDOW_HOURS,
+        max_impressions_per_user_day=10,
         fold_key="key",
     )
 
 
-def _oracle(impressions, clicks):
-    """Outcome per click and click time per impression, by dictionaries."""
-    shown_at = {row[1]: row[5] for row in impressions}
-    clicked_at, outcomes = {}, {}
-    for row in sorted(clicks, key=lambda row: (row[3], row[1])):
-        click_id, impression_id, at = row[1:4]
-        if impression_id not in shown_at:
-            outcomes[click_id] = "orphan"
-        elif not timedelta(0) <= at - shown_at[impression_id] <= timedelta(hours=WINDOW_HOURS):
-            outcomes[click_id] = "outside_window"
-        elif impression_id in clicked_at:
-            outcomes[click_id] = "repeat"
-        else:
-            outcomes[click_id], clicked_at[impression_id] = "attributed", at
-    return outcomes, clicked_at
+def test_every_outcome_by_hand(spark):
+    hour = timedelta(hours=1)
+    impressions = [
+        _impression("a"),
+        _impression("twice"),
+        _impression("twice", at=NOON + DAY),
+        _impression("seen-by-bot", user_id="bot", num_user_impressions=11),
+    ]
+    clicks = [
+        _click("second", "a", NOON + 2 * hour),
+        _click("first", "a", NOON + hour),
+        _click("first", "a", NOON + hour, delivered=2),
+        _click("edge", "twice", NOON + 24 * hour - timedelta(microseconds=1)),
+        _click("newer", "twice", NOON + DAY),
+        _click("skewed", "a", NOON - hour),
+        _click("far", "a", NOON + 24 * hour + timedelta(microseconds=1)),
+        _click("automatic", "seen-by-bot", NOON),
+        _click("told-twice", "a", NOON + hour),
+        _click("told-twice", "twice", NOON + hour, delivered=1),
+        _click("lost", "nowhere", NOON),
+        _click("final", "a", NOON + hour, delivered=4),
+    ]
 
+    judged = _judge(spark, impressions, clicks)
 
-def test_attribution_agrees_with_dictionaries_on_many_small_random_logs(spark):
-    rng = random.Random(7)
-    hours = [-1, 0, 0, 1, 2, WINDOW_HOURS, WINDOW_HOURS + 1e-6, 40]
-    impressions, clicks = [], []
-    for log in range(150):
-        ids = [f"{log}-i{number}" for number in range(rng.randint(1, 4))]
-        impressions += [_impression(name, at=NOON + timedelta(hours=rng.choice([0, 5, 11.5]))) for name in ids]
-        shown_at = {row[1]: row[5] for row in impressions}
-        for number in range(rng.randint(0, 8)):
-            target = rng.choice([*ids, f"{log}-lost"])
-            at = shown_at.get(target, NOON) + timedelta(hours=rng.choice(hours))
-            clicks.append(_click(f"{log}-k{number}", target, at))
-
-    found = _attribute(spark, impressions, clicks)
-    schema = ", ".join(f"`{name}` {type_}" for name, type_ in found.exposures.dtypes)
-    assert schema == TABLES["silver_exposures"].ddl
-
-    outcomes, clicked_at = _oracle(impressions, clicks)
-    assert {row["click_id"]: row["outcome"] for row in found.click_ledger.collect()} == outcomes
-    assert set(outcomes.values()) == {"attributed", "repeat", "outside_window", "orphan"}
-    exposures = found.exposures.selectExpr("impression_id", "is_clicked", "unix_micros(clicked_at) AS micros").collect()
-    assert len(exposures) == len(impressions)
-    assert {row["impression_id"] for row in exposures if row["is_clicked"]} == set(clicked_at)
-    assert {row["impression_id"]: row["micros"] for row in exposures if row["is_clicked"]} == {
-        name: (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for name, at in clicked_at.items()
+    outcomes = _outcomes(judged)
+    assert outcomes == {
+        ("second", 1): "repeat",
+        ("first", 1): "attributed",
+        ("first", 3): "duplicate",
+        ("edge", 2): "attributed",
+        ("newer", 2): "attributed",
+        ("skewed", 1): "before_impression",
+        ("far", 2): "outside_window",
+        ("automatic", 1): "bot",
+        ("told-twice", 1): "conflict",
+        ("told-twice", 2): "conflict",
+        ("lost", 1): "orphan",
+        ("final", 5): "past_lookback",
     }
+    assert set(outcomes.values()) == set(CLICK_OUTCOMES)
+    days = {row["click_id"]: row["event_date"].day for row in judged.where("outcome = 'attributed'").collect()}
+    assert days == {"first": 1, "edge": 1, "newer": 2}
+
+
+def test_equal_times_go_to_the_smaller_click_id(spark):
+    clicks = [_click("k2", "a", NOON), _click("k1", "a", NOON)]
+    assert _outcomes(_judge(spark, [_impression("a")], clicks)) == {("k1", 1): "attributed", ("k2", 1): "repeat"}
+
+
+def test_a_click_touches_the_day_of_its_impression_and_of_its_conflict(spark):
+    impressions = [_impression("a"), _impression("b", at=NOON + DAY), _impression("c", at=NOON + 2 * DAY)]
+    clicks = [
+        _click("k1", "b", NOON + DAY, delivered=1),
+        _click("k2", "a", NOON),
+        _click("k2", "c", NOON + 2 * DAY),
+        _click("k3", "a", NOON, delivered=3),
+    ]
+    judged = _judge(spark, impressions, clicks)
+
+    def touched_by(day):
+        return {row["event_date"].day for row in days_touched(judged, [NOON.date() + day * DAY]).collect()}
+
+    assert touched_by(0) == {1, 3}
+    assert touched_by(1) == set()
+    assert touched_by(2) == {1, 2, 3}
+    assert touched_by(3) == {1}
+
+
+def test_late_clicks_change_nothing_but_the_click(spark):
+    impressions = [_impression("a"), _impression("b")]
+    before = _exposures(spark, impressions, [_click("k1", "a", NOON + timedelta(hours=2))]).cache()
+    late = [_click("k1", "a", NOON + timedelta(hours=2)), _click("k0", "a", NOON + timedelta(hours=1), delivered=1)]
+
+    after = set_clicks(before, _judge(spark, impressions, late))
+
+    assert after.columns == before.columns
+    others = [name for name in before.columns if name != "clicked_at"]
+    assert after.select(others).exceptAll(before.select(others)).count() == 0
+    clicked = {row["impression_id"]: row["clicked_at"] for row in after.collect()}
+    assert clicked["b"] is None
+    assert clicked["a"].hour == 13
+
+
+def test_bots_have_no_exposures(spark):
+    impressions = [_impression("a"), _impression("b", user_id="bot", num_user_impressions=11)]
+    assert [row["impression_id"] for row in _exposures(spark, impressions, []).collect()] == ["a"]
 
 
 def test_cells_name_every_attribute_in_order_and_unknown_users_know_none(spark):
@@ -85,7 +160,7 @@ def test_cells_name_every_attribute_in_order_and_unknown_users_know_none(spark):
     ]
     impressions = [_impression(f"i{user}", user_id=user) for user in ("u1", "u2", "u3", "stranger")]
 
-    exposures = _attribute(spark, impressions, [], users).exposures.collect()
+    exposures = _exposures(spark, impressions, [], users).collect()
 
     nobody = "age=unknown|city=unknown|gear_x=unknown"
     assert {row["user_id"]: row["cell"] for row in exposures} == {
@@ -105,30 +180,9 @@ def test_without_any_attribute_the_cell_is_unknown(spark):
 def test_folds_follow_the_user_and_the_key_and_are_about_equal(spark):
     impressions = [_impression(f"i{n}", user_id=f"u{n % 500}") for n in range(1000)]
 
-    rows = _attribute(spark, impressions, []).exposures.select("user_id", "user_fold").distinct().collect()
+    rows = _exposures(spark, impressions, []).select("user_id", "user_fold").distinct().collect()
 
     folds = [row["user_fold"] for row in rows]
     assert len(rows) == 500
     assert set(folds) == {0, 1, 2, 3, 4}
     assert all(60 < folds.count(fold) < 140 for fold in range(5))
-
-
-def test_bots_are_judged_by_user_and_day_and_take_their_clicks_along(spark):
-    tomorrow = NOON + timedelta(days=1)
-    impressions = [
-        *(_impression(f"bot{n}", user_id="bot") for n in range(3)),
-        _impression("bot-next-day", user_id="bot", at=tomorrow),
-        *(_impression(f"u{n}", user_id="u1") for n in range(2)),
-    ]
-    clicks = [_click("k1", "bot1", NOON), _click("k2", "u1", NOON), _click("k3", "lost", NOON)]
-
-    found = filter_bots(
-        spark.createDataFrame(impressions, IMPRESSIONS_DDL),
-        spark.createDataFrame(clicks, CLICKS_DDL),
-        max_impressions_per_user_day=2,
-    )
-
-    assert sorted(row["impression_id"] for row in found.impressions.collect()) == ["bot-next-day", "u0", "u1"]
-    assert sorted(row["impression_id"] for row in found.bot_impressions.collect()) == ["bot0", "bot1", "bot2"]
-    assert sorted(row["click_id"] for row in found.clicks.collect()) == ["k2", "k3"]
-    assert [row["click_id"] for row in found.bot_clicks.collect()] == ["k1"]

@@ -1,0 +1,69 @@
+"""Runs a job of a lake; as a program, in a process that ends itself with SIGKILL, or waits, at a named phase.
+
+python -m tests.lake.jobs HOME DROP JOB FIRST_DAY LAST_DAY kill|wait|none PHASE TABLE
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from osmf_pipelines.definitions import build_defs
+from osmf_pipelines.resources.lake import LakeResource, OnPhase
+from osmf_pipelines.settings import Settings
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def run_job(
+    settings: Settings,
+    job: str,
+    first_day: date,
+    last_day: date | None = None,
+    *,
+    on_phase: OnPhase = lambda phase, table: None,
+    instance: dg.DagsterInstance | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Runs `job` for a day, or a range of days at once; a failure is in the result."""
+    definitions = build_defs(settings, resource_overrides={"lake": LakeResource(settings, on_phase)})
+    days: dict[str, object] = {"partition_key": first_day.isoformat()}
+    if last_day is not None and last_day != first_day:
+        ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
+        days = {"tags": dict(zip(ends, (first_day.isoformat(), last_day.isoformat()), strict=True))}
+    return definitions.resolve_job_def(job).execute_in_process(
+        instance=instance or dg.DagsterInstance.ephemeral(), raise_on_error=False, run_config=_QUIET, **days
+    )
+
+
+def _interrupt(home: Path, how: str, at_phase: str, at_table: str) -> OnPhase:
+    def on_phase(phase: str, table: str) -> None:
+        if (phase, table) != (at_phase, at_table):
+            return
+        (home / "reached").touch()
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while how == "wait" and not (home / "go-on").exists():
+            time.sleep(0.1)
+
+    return on_phase
+
+
+if __name__ == "__main__":
+    from tests.lake.conftest import tiny_settings
+
+    home, drop, job, first, last, how, at_phase, at_table = sys.argv[1:]
+    done = run_job(
+        tiny_settings(Path(home), Path(drop)),
+        job,
+        date.fromisoformat(first),
+        date.fromisoformat(last),
+        on_phase=_interrupt(Path(home), how, at_phase, at_table),
+    )
+    sys.exit(0 if done.success else 1)

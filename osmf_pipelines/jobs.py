@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 LAKE_TAG = "osmf/lake"
+_TRAINING_SECONDS = str(7 * 86_400)  # in place of the instance's limit, which is meant for a refresh
 DIMENSIONS = ("users", "products", "creatives", "product_splits", "product_masks", "creative_features")
 EVENTS = (
     "bronze_impressions",
@@ -35,9 +36,11 @@ def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.Un
         lake_name: tags every run, so that the runs of two lakes are told apart.
     """
 
-    def job(name: str, assets: tuple[str, ...], description: str) -> dg.UnresolvedAssetJobDefinition:
+    def job(name: str, assets: tuple[str, ...], description: str, **tags: str) -> dg.UnresolvedAssetJobDefinition:
         selection = dg.AssetSelection.assets(*[asset_keys[asset] for asset in assets if asset in asset_keys])
-        return dg.define_asset_job(name, selection=selection, description=description, tags={LAKE_TAG: lake_name})
+        return dg.define_asset_job(
+            name, selection=selection, description=description, tags={LAKE_TAG: lake_name, **tags}
+        )
 
     jobs = [
         job("ingest_days", (*DIMENSIONS, *EVENTS), "Logs of a day, or a range of days, to daily sums."),
@@ -45,5 +48,6 @@ def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.Un
         job("refresh_pairs", (*DIMENSIONS, *EVENTS, *PAIRS), "A day from its logs to preference pairs."),
     ]
     if MODELS[0] in asset_keys:
-        jobs.append(job("train_and_evaluate", MODELS, "Models from the pairs as of a day, judged and registered."))
+        description = "Models from the pairs as of a day, judged and registered."
+        jobs.append(job("train_and_evaluate", MODELS, description, **{"dagster/max_runtime": _TRAINING_SECONDS}))
     return jobs

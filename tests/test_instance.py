@@ -11,9 +11,12 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._core.instance.config import PoolGranularity, dagster_instance_config, get_tick_retention_settings
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.utils import make_new_run_id
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import create_pg_engine, pg_url_from_config
 
@@ -58,6 +61,21 @@ def test_instance_behaves_as_the_file_says(tmp_path: Path) -> None:
         for kind in ("schedule", "sensor"):
             kept = get_tick_retention_settings(instance.get_settings("retention")[kind], never)
             assert all(0 < days <= 90 for days in kept.values()), kind
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_retried"),
+    [(RunFailureReason.STEP_FAILURE, False), (RunFailureReason.RUN_EXCEPTION, True), (None, True)],
+    ids=["a day is refused", "the run breaks", "its process dies"],
+)
+def test_only_what_another_try_can_mend_is_tried_again(
+    tmp_path: Path, reason: RunFailureReason | None, is_retried: bool
+) -> None:
+    shutil.copy(SQLITE / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run = dg.DagsterRun(job_name="refresh_pairs", run_id=make_new_run_id(), status=dg.DagsterRunStatus.FAILURE)
+        instance.add_run(run)
+        assert auto_reexecution_should_retry_run(instance, run, reason) is is_retried
 
 
 def test_postgres_file_differs_in_its_storage_alone() -> None:

@@ -97,11 +97,12 @@ def load_segmenter(checkpoint: str, labels: Sequence[int]) -> ProductSegmenter:
         processor = AutoImageProcessor.from_pretrained(
             checkpoint, backend="pil", trust_remote_code=False, do_center_crop=False, do_pad=False
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"segmentation model {checkpoint!r} cannot be loaded ({str(error).splitlines()[0]}): name a folder that "
-            "holds config.json, model.safetensors and preprocessor_config.json of a semantic segmentation model, or a "
-            "hub checkpoint that is in the cache (with HF_HUB_OFFLINE=1 nothing is downloaded)."
+            f"segmentation model {checkpoint!r} cannot be loaded ({reason}): name a folder that holds config.json, "
+            "model.safetensors and preprocessor_config.json of a semantic segmentation model, or a hub checkpoint that "
+            "is in the cache (with HF_HUB_OFFLINE=1 nothing is downloaded)."
         ) from error
     missing = sorted(loading["missing_keys"])
     if missing:

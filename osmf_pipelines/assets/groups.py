@@ -237,29 +237,32 @@ _EXPORTED = (
 
 def _training_export(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
     from osmf_pipelines.spark.export import ExportInputs, count_drawable_pairs, count_left_out, write_export
+    from osmf_pipelines.spark.pictures import hash_cutouts
 
     lake, pinned = resource.lake, resource.lake.pin(_EXPORTED)
     as_of = dict.fromkeys(("group_features", "group_ctr", "preference_pairs"), (day,))
-    inputs = ExportInputs(**{name: pinned.read(name, as_of.get(name)) for name in _EXPORTED})
+    tables = {name: pinned.read(name, as_of.get(name)) for name in _EXPORTED}
+    tables["products"] = hash_cutouts(tables["products"])
+    inputs = ExportInputs(**tables)
     folder = resource.settings.home / "exports" / str(day)
-    manifest = write_export(inputs, folder, as_of_date=str(day), table_versions=pinned.versions)
-    rows = []
-    for name in sorted({file.table for file in manifest.files}):
-        shards = [file for file in manifest.files if file.table == name]
-        num_rows = sum(file.num_rows for file in shards)
-        rows.append((day, name, num_rows, len(shards), manifest.data_hash, str(folder)))
-    frame = lake.spark.createDataFrame(rows, TABLES["training_export"].ddl)
-    exported = {row[1]: row[2] for row in rows}["preference_pairs"]
-    facts = {
-        "num_pairs_missing": count_drawable_pairs(inputs) - exported,
-        "num_training_pairs": inputs.preference_pairs.where("split = 'train'").count(),
-    }
-    told = {"left_out": count_left_out(inputs), "folder": dg.MetadataValue.path(str(folder))}
+    with cached(inputs.products):
+        manifest = write_export(inputs, folder, as_of_date=str(day), table_versions=pinned.versions)
+        rows = []
+        for name in sorted({file.table for file in manifest.files}):
+            shards = [file for file in manifest.files if file.table == name]
+            num_rows = sum(file.num_rows for file in shards)
+            rows.append((day, name, num_rows, len(shards), manifest.data_hash, str(folder)))
+        exported = {row[1]: row[2] for row in rows}["preference_pairs"]
+        facts = {
+            "num_pairs_missing": count_drawable_pairs(inputs) - exported,
+            "num_training_pairs": inputs.preference_pairs.where("split = 'train'").count(),
+        }
+        told = {"left_out": count_left_out(inputs), "folder": dg.MetadataValue.path(str(folder))}
     yield from publish(
         context,
         resource,
         "training_export",
-        frame,
+        lake.spark.createDataFrame(rows, TABLES["training_export"].ddl),
         inputs=pinned.versions,
         days=(day,),
         facts=[facts],

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 _console = Console()
 _DAY = ["%Y-%m-%d"]
+_SECRETS = ("user_key", "alert_url", "mlflow_uri", "spark_conf")
 
 
 def main() -> None:
@@ -138,6 +139,7 @@ def settings(
     listing = Table("variable", "value", "meaning")
     values = Settings()
     for name, field in Settings.model_fields.items():
-        value = "(secret)" if name == "user_key" else json.dumps(getattr(values, name), default=str)
+        is_hidden = name in _SECRETS and getattr(values, name)
+        value = "(secret)" if is_hidden else json.dumps(getattr(values, name), default=str)
         listing.add_row(f"OSMF_{name.upper()}", value, field.description or "")
     _console.print(listing)

@@ -68,13 +68,14 @@ def cell_tastes(counts: ScopeCounts) -> Array:
     shown, clicked = (counts.sum_rows(values, each, num_cells) for values in (counts.impressions, counts.clicks))
     pooled = fit_preference(counts.design, shown.sum(0, keepdims=True), clicked.sum(0, keepdims=True)).preference
     score, information = score_and_information(counts.design, shown, clicked, pooled)
-    return np.linalg.solve(information + _TASTE_PRIOR_CLICKS * np.eye(d), score[..., None])[..., 0]
+    step = np.linalg.solve(information + _TASTE_PRIOR_CLICKS * np.eye(d), score[..., None])
+    return step[..., 0].astype(np.float64)
 
 
 def join_small_clusters(
     clusters: Indices, vectors: Array, users: Array, clicks: Array, settings: TreeSettings
 ) -> Indices:
-    """Returns the clusters that are left when those under a floor have joined the nearest centroid, numbered anew, (N,).
+    """Returns the clusters left, numbered anew, when those under a floor have joined the nearest centroid, (N,).
 
     The cluster with the fewest users goes first; of equals, the one with the smaller number.
 
@@ -134,9 +135,9 @@ def _divide(group: _Cross, attribute: int, codes: Indices, amounts: Array, floor
         floors: of both, (2, 1).
     """
     sums = np.stack([np.bincount(codes, amount * group.is_member) for amount in amounts])
-    is_enough = (sums >= floors).all(axis=0)
-    parts = [{code} for code in sorted(group.box[attribute]) if is_enough[code]]
-    rest = {code for code in group.box[attribute] if not is_enough[code]}
+    enough = set(np.flatnonzero((sums >= floors).all(axis=0)).tolist())
+    parts = [{code} for code in sorted(group.box[attribute] & enough)]
+    rest = set(group.box[attribute] - enough)
     if rest and parts and (sums[:, sorted(rest)].sum(axis=1, keepdims=True) < floors).any():
         smallest = min(parts, key=lambda part: (sums[0, min(part)], min(part)))
         smallest |= rest

@@ -11,17 +11,28 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 
-def label_copies(events: DataFrame, *, id_columns: Sequence[str], payload_columns: Sequence[str]) -> DataFrame:
+def find_repeated_ids(events: DataFrame, id_columns: Sequence[str]) -> DataFrame:
+    """Returns the ids that more than one row has: few, so that single rows need not be moved to be told apart.
+
+    Grain: one row per id.
+    """
+    return events.groupBy(*id_columns).count().where("count > 1").drop("count")
+
+
+def label_copies(
+    events: DataFrame, repeated_ids: DataFrame, *, id_columns: Sequence[str], payload_columns: Sequence[str]
+) -> DataFrame:
     """Returns the events with `label`: first (the one to keep), copy (of it), or conflict (no copy can be believed).
 
     Copies of an id agree in all payload columns; where two disagree, all rows of the id are conflicts. Two null payload
     values are equal.
 
     Grain: as given. Which of several copies is the first goes by the order of the columns, so it is the same whatever
-        the partitioning. A null id is refused by quarantine before; here all null ids would be one id.
+        the partitioning. A null id is refused by quarantine before.
 
     Args:
         events: bronze events of one type.
+        repeated_ids: of these events, by `find_repeated_ids`.
         id_columns: what makes two rows the same event.
         payload_columns: what both must agree on; where and when a row was read is no payload.
     """
@@ -30,4 +41,12 @@ def label_copies(events: DataFrame, *, id_columns: Sequence[str], payload_column
     payload = F.struct(*payload_columns)
     is_conflict = ~F.min(payload).over(by_id).eqNullSafe(F.max(payload).over(by_id))
     is_first = F.row_number().over(in_order) == 1
-    return events.withColumn("label", F.when(is_conflict, "conflict").when(is_first, "first").otherwise("copy"))
+    label = F.when(is_conflict, "conflict").when(is_first, "first").otherwise("copy")
+    single = events.join(F.broadcast(repeated_ids), on=list(id_columns), how="left_anti")
+    repeated = events.join(F.broadcast(repeated_ids), on=list(id_columns), how="left_semi")
+    columns = [*events.columns, "label"]
+    return (
+        single.withColumn("label", F.lit("first"))
+        .select(*columns)
+        .unionByName(repeated.withColumn("label", label).select(*columns))
+    )

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame
+from PIL import Image
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest, group_feature_names
+from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
+from osmf_pipelines.spark.group_vectors import add_feature_vectors, feature_normalisation, group_feature_layout
 from osmf_pipelines.spark.pictures import PictureError, read_picture, spread_pictures
 
 _ROWS_PER_SHARD = 50_000
@@ -76,7 +77,7 @@ def build_export_frames(inputs: ExportInputs) -> dict[str, DataFrame]:
         .withColumn("sampling_weight", F.col("num_clicks").cast("double"))
     )
     return {
-        "groups": _with_feature_vectors(inputs.group_features, inputs.creative_features),
+        "groups": add_feature_vectors(inputs.group_features, inputs.creative_features),
         "products": products.withColumnRenamed("cutout_path", "cutout_png"),
         "creatives": creatives.withColumnsRenamed({"image_path": "image_png", "mask_path": "mask_png"}),
         "generation_examples": examples,
@@ -103,22 +104,6 @@ def count_drawable_pairs(inputs: ExportInputs) -> int:
     return _drawable_pairs(inputs).count()
 
 
-def group_feature_layout(group_features: DataFrame) -> tuple[str, ...]:
-    """Returns the names of the entries of the groups' feature vectors.
-
-    Raises:
-        ValueError: when there are no groups, or when their preference vectors are not over the same features.
-    """
-    names = group_features.select("feature_names").distinct().limit(2).collect()
-    if len(names) != 1:
-        raise ValueError(
-            "the groups' preference vectors must be over the same creative features; found "
-            f"{[row['feature_names'] for row in names] or 'no groups'}."
-        )
-    bins = group_features.select(F.explode(F.map_keys("attribute_shares")).alias("bin")).distinct().collect()
-    return group_feature_names(tuple(names[0]["feature_names"]), tuple(sorted(row["bin"] for row in bins)))
-
-
 def write_export(
     inputs: ExportInputs, folder: Path, *, as_of_date: str, table_versions: dict[str, int]
 ) -> ExportManifest:
@@ -140,7 +125,7 @@ def write_export(
         for name, columns in EXPORT_TABLES.items()
         for file in _write_table(name, ordered[name].select(*columns), folder)
     ]
-    mean, scale = _normalisation(frames["groups"])
+    mean, scale = feature_normalisation(frames["groups"])
     manifest = ExportManifest(as_of_date, image_px, layout, mean, scale, table_versions, tuple(files))
     manifest.write(folder)
     return manifest
@@ -192,52 +177,11 @@ def _drawable_pairs(inputs: ExportInputs) -> DataFrame:
     return pairs
 
 
-def _with_feature_vectors(group_features: DataFrame, creative_features: DataFrame) -> DataFrame:
-    """Groups with `features`, laid out as `group_feature_names` says."""
-    layout = group_feature_layout(group_features)
-    num_features = sum(name.startswith("preference_z:") for name in layout)
-    groups = group_features
-    for side in ("top", "bottom"):
-        exemplars = (
-            group_features.select("group_id", F.explode(f"{side}_creative_ids").alias("creative_id"))
-            .join(creative_features, on="creative_id", how="inner")
-            .groupBy("group_id")
-            .agg(*[F.avg(F.col("feature_values")[i]).alias(f"{side}_{i}") for i in range(num_features)])
-        )
-        groups = groups.join(exemplars, on="group_id", how="left")
-    entries = [
-        *[_ratio(F.col("preference")[i], F.col("preference_se")[i]) for i in range(num_features)],
-        *[F.col("preference_se")[i] for i in range(num_features)],
-        *[F.coalesce(f"{side}_{i}", F.lit(0.0)) for side in ("top", "bottom") for i in range(num_features)],
-        F.log(F.col("num_users").cast("double")),
-        *[
-            F.coalesce(F.col("attribute_shares")[name.removeprefix("share:")], F.lit(0.0))
-            for name in layout
-            if name.startswith("share:")
-        ],
-    ]
-    return groups.withColumn("features", F.array(*[entry.cast("float") for entry in entries]))
-
-
-def _ratio(value: Column, error: Column) -> Column:
-    return F.when(error > 0, value / error).otherwise(F.lit(0.0))
-
-
-def _normalisation(groups: DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and scale of each entry over the groups that are no scope root, or over all where there are only roots."""
-    rows = groups.select("is_scope_root", "features").collect()
-    vectors = np.array(
-        [row["features"] for row in rows if not row["is_scope_root"]] or [row["features"] for row in rows]
-    )
-    scale = vectors.std(axis=0)
-    return tuple(map(float, vectors.mean(axis=0))), tuple(float(value) if value > 0 else 1.0 for value in scale)
-
-
 def _image_px(creatives: DataFrame) -> int:
     first = creatives.orderBy("creative_id").select("image_png").first()
     if first is None:
         raise ValueError("no creative has a picture and a usable mask: there is nothing to train on.")
-    return read_picture(first["image_png"], "RGB").width
+    return _read_again(first["image_png"], "RGB").width
 
 
 def _encode(rows: DataFrame, key: str, modes: dict[str, str], image_px: int) -> DataFrame:
@@ -257,12 +201,7 @@ def _encode(rows: DataFrame, key: str, modes: dict[str, str], image_px: int) -> 
 
 
 def _png(path: str, mode: str, image_px: int) -> bytes:
-    try:
-        picture = read_picture(path, mode)
-    except PictureError as error:
-        raise ValueError(
-            f"{error} It could be read when `product_masks` was made: make that again, then export."
-        ) from error
+    picture = _read_again(path, mode)
     if picture.size != (image_px, image_px):
         raise ValueError(
             f"picture {path} has {picture.size} pixels, an export needs all square and alike: {image_px} x {image_px}."
@@ -270,6 +209,15 @@ def _png(path: str, mode: str, image_px: int) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _read_again(path: str, mode: str) -> Image.Image:
+    try:
+        return read_picture(path, mode)
+    except PictureError as error:
+        raise ValueError(
+            f"{error} It could be read when `product_masks` was made: make that again, then export."
+        ) from error
 
 
 def _write_table(name: str, ordered: DataFrame, folder: Path) -> list[ExportFile]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from osmf_pipelines.spark.deduplicate import label_copies
+from osmf_pipelines.spark.deduplicate import find_repeated_ids, label_copies
 from osmf_pipelines.spark.quarantine import ParsedEvents, as_quarantined
 from osmf_pipelines.tables import TABLES
 
@@ -21,13 +21,13 @@ class IngestedEvents:
     """What came of one kind of events; every parsed event is in exactly one of the last three frames.
 
     Attributes:
-        labelled: the accepted events, each with what it is; persist it when reading more than one of the others.
+        repeated_ids: ids that came more than once; persist them when reading more than one of the others.
         bronze: rows of the bronze table, without `ingested_at`.
         quarantined: rows of `quarantined_events`, without `ingested_at`.
         duplicates: further copies of rows in `bronze`.
     """
 
-    labelled: DataFrame
+    repeated_ids: DataFrame
     bronze: DataFrame
     quarantined: DataFrame
     duplicates: DataFrame
@@ -47,12 +47,14 @@ def ingest_events(parsed: ParsedEvents, table: str) -> IngestedEvents:
     columns = [name for name in TABLES[table].column_names if name not in _ADDED]
     payload = [name for name in columns if name not in (id_column, "source_date", "source_file")]
     accepted = parsed.accepted.select(*columns, "payload")
-    labelled = label_copies(accepted, id_columns=("source_date", id_column), payload_columns=payload)
+    ids = ("source_date", id_column)
+    repeated_ids = find_repeated_ids(accepted, ids)
+    labelled = label_copies(accepted, repeated_ids, id_columns=ids, payload_columns=payload)
     label = F.col("label")
     conflicts = labelled.where(label == "conflict").withColumn("reasons", F.array(F.lit(CONFLICT_REASON)))
     bronze = labelled.where(label == "first").select(*columns)
     return IngestedEvents(
-        labelled=labelled,
+        repeated_ids=repeated_ids,
         bronze=_count_user_impressions(bronze) if table == "bronze_impressions" else bronze,
         quarantined=parsed.quarantined.unionByName(as_quarantined(conflicts, event_type)),
         duplicates=labelled.where(label == "copy").select(*columns),

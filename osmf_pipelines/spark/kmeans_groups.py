@@ -15,6 +15,7 @@ from pyspark.ml.clustering import KMeans, KMeansModel
 from pyspark.ml.evaluation import ClusteringEvaluator
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from osmf_pipelines.spark.baseline_groups import join_small_clusters
 from osmf_pipelines.spark.preference_cuts import TreeSettings
@@ -46,7 +47,7 @@ def cluster_cells(counts: DataFrame, features: DataFrame, settings: TreeSettings
         return list_cell_tastes(counts_of_scope, features_of_scope, settings)
 
     grouped = counts.groupBy("scope").cogroup(features.groupBy("scope"))
-    tastes = grouped.applyInPandas(list_tastes, schema=CELL_TASTES_DDL).toPandas()
+    tastes = pd.DataFrame(grouped.applyInPandas(list_tastes, schema=CELL_TASTES_DDL).toPandas())
     spark = counts.sparkSession
     clusters = [_cluster_scope(spark, of_scope, settings) for _, of_scope in tastes.groupby("scope", sort=True)]
     rows = [tuple(row) for frame in clusters for row in frame.itertuples(index=False)]
@@ -70,10 +71,12 @@ def _fit_centroids(spark: SparkSession, vectors: Array, clicks: Array) -> Array:
         return np.zeros((1, vectors.shape[1]))
     rows = list(zip(range(len(vectors)), vectors.tolist(), clicks.tolist(), strict=True))
     frame = spark.createDataFrame(rows, "cell int, taste array<double>, num_clicks double").repartition(1)
-    frame = frame.sortWithinPartitions("cell").select(array_to_vector("taste").alias("features"), "num_clicks")
+    frame = frame.sortWithinPartitions("cell").select(array_to_vector(F.col("taste")).alias("features"), "num_clicks")
+    frame = frame.cache()
     numbers = range(2, min(_MAX_CLUSTERS, num_distinct) + 1)
     fits = [KMeans(k=number, seed=_SEED, weightCol="num_clicks").fit(frame) for number in numbers]
     silhouettes = [_silhouette(model, frame) for model in fits]
+    frame.unpersist()
     return np.stack(fits[int(np.argmax(silhouettes))].clusterCenters())
 
 

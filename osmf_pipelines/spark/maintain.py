@@ -50,10 +50,10 @@ def maintain_table(lake: Lake, name: str, *, vacuum_hours: int) -> Upkeep:
     with lake.writing(name):
         table = DeltaTable.forPath(lake.spark, lake.path(name))
         compacted = table.optimize().executeCompaction().select("metrics.numFilesRemoved").collect()[0][0]
-        num_files, num_bytes = _files_below(lake, lake.path(name))
+        num_files, num_bytes = _data_files(lake, name)
         with _vacuum_conf(lake.spark):
             table.vacuum(vacuum_hours)
-        num_files_left, num_bytes_left = _files_below(lake, lake.path(name))
+        num_files_left, num_bytes_left = _data_files(lake, name)
         return Upkeep(
             table=name,
             version=lake.version(name),
@@ -115,11 +115,12 @@ def _last_written_ms(files: Any, folder: Any) -> int:
     return newest
 
 
-def _files_below(lake: Lake, folder: str) -> tuple[int, int]:
-    """Number of files at and below `folder`, and their bytes."""
-    path = _hadoop_path(lake, folder)
-    summary = path.getFileSystem(lake.spark._jsc.hadoopConfiguration()).getContentSummary(path)
-    return int(summary.getFileCount()), int(summary.getLength())
+def _data_files(lake: Lake, name: str) -> tuple[int, int]:
+    """Number of files of a table, its log left out, and their bytes."""
+    everything, log = (_hadoop_path(lake, folder) for folder in (lake.path(name), f"{lake.path(name)}/_delta_log"))
+    files = everything.getFileSystem(lake.spark._jsc.hadoopConfiguration())
+    total, of_log = files.getContentSummary(everything), files.getContentSummary(log)
+    return int(total.getFileCount() - of_log.getFileCount()), int(total.getLength() - of_log.getLength())
 
 
 def _hadoop_path(lake: Lake, path: str) -> Any:

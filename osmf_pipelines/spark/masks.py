@@ -180,15 +180,15 @@ def _judge_file(source: MaskSource, path: str, size: tuple[int, int]) -> _Findin
         return _Finding(source, refusal="mask_of_other_size" if is_readable else f"mask_{error.fault}")
     if mask.shape != size[::-1]:
         return _Finding(source, refusal="mask_of_other_size")
-    coverage, edge_share = float(mask.mean()) / _WHITE, _edge_share(mask)
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    coverage, edge_share = _white_share(mask), _white_share(border)
     refusal = _refusal(mask, coverage, edge_share)
     return _Finding(source, path if refusal is None else None, coverage, edge_share, refusal)
 
 
-def _edge_share(mask: Mask) -> float:
-    """Share of the outermost pixels that is under the mask, in [0, 1]."""
-    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
-    return float(border.mean()) / _WHITE
+def _white_share(pixels: Mask) -> float:
+    """Share of the pixels under the mask, in [0, 1], exact: a ratio of integers."""
+    return int(pixels.sum()) / (_WHITE * pixels.size)
 
 
 def _refusal(mask: Mask, coverage: float, edge_share: float) -> str | None:

@@ -73,6 +73,7 @@ def test_below_the_floor_there_is_no_trace_and_users_stay_where_they_are(spark: 
     users_of = dict(_add_scope(drop, num_users) for num_users in (FLOOR - 1, FLOOR, FLOOR + 1))
     drop.write()
     settings = tiny_settings(tmp_path / "home", drop.folder).model_copy(update={"min_group_users": FLOOR})
+    (tmp_path / "dagster").mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         _run(settings, instance)
 

@@ -111,7 +111,7 @@ def run_events(spark: SparkSession, folder: Path, rules: ClickRules, *, user_key
     impressions = ingest_events(parsed_impressions, "bronze_impressions")
     clicks = ingest_events(parse_clicks(clicked), "bronze_clicks")
     for events in (impressions, clicks):
-        events.labelled.cache()
+        events.repeated_ids.cache()
     bronze = {
         name: events.bronze.withColumn("ingested_at", F.current_timestamp()).localCheckpoint()
         for name, events in (("bronze_impressions", impressions), ("bronze_clicks", clicks))
@@ -131,7 +131,7 @@ def run_events(spark: SparkSession, folder: Path, rules: ClickRules, *, user_key
     frames["creative_stats"] = stats
     ledger = _count("impression", shown, impressions, quarantined) + _count("click", clicked, clicks, quarantined)
     for events in (impressions, clicks):
-        events.labelled.unpersist()
+        events.repeated_ids.unpersist()
     return Events(bronze, stats, {name: collect_rows(frame) for name, frame in frames.items()}, ledger)
 
 

@@ -62,12 +62,13 @@ def draw_log(seed: int, rules: ClickRules) -> Log:
 
 
 def draw_groups(seed: int, cells: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Returns the group of each (scope, cell), up to three in a scope; some cells have none."""
+    """Returns the group of each (scope, cell), by the age in it, up to three in a scope; some cells have none."""
     rng = random.Random(seed)
     num_groups = {scope: rng.randint(1, 3) for scope in sorted({scope for scope, _ in cells})}
+    ages = sorted({cell.split("|")[0] for _, cell in cells})
     return {
-        (scope, cell): f"{scope}/{rng.randint(1, num_groups[scope])}"
-        for scope, cell in sorted(cells)
+        (scope, cell): f"{scope}/{ages.index(cell.split('|')[0]) % num_groups[scope]}"
+        for scope, cell in sorted(set(cells))
         if rng.random() < 0.9
     }
 
@@ -119,14 +120,15 @@ def _draw_impressions(rng: random.Random, prefix: str, days: list[date], log: Lo
 def _draw_clicks(
     rng: random.Random, prefix: str, shown: list[tuple[Row, datetime]], log: Log, rules: ClickRules
 ) -> None:
-    """Puts clicks into the log: more for some creatives and the first places, at awkward times, late, and lost ones."""
+    """Puts clicks into the log: creatives please ages differently; at awkward times, late, and lost ones."""
     window = timedelta(hours=rules.attribution_window_hours)
     usual = (_TICK * 0, timedelta(seconds=1), timedelta(hours=1), timedelta(hours=5))
     awkward = (-timedelta(seconds=2), -_TICK, window, window + _TICK, window * 1.5)
-    taste = {creative: rng.random() for creative in log.product_of_creative}
+    taste = {key: rng.choice([0.1, 0.4, 0.9]) for key in every(log.product_of_creative, AGES)}
     number = 0
     for line, at in [*shown, *rng.sample(shown, 8)]:
-        rate = taste[line["creative_id"]] / int(line["position"] or 1)
+        age = log.attributes_of_user.get(line["user_id"], {}).get("age")
+        rate = taste[line["creative_id"], age] / int(line["position"] or 1)
         for _ in range(rng.choice([1, 1, 1, 2, 3]) if rng.random() < rate else 0):
             number += 1
             clicked_at = at + rng.choice(usual if rng.random() < 0.75 else awkward)

@@ -66,7 +66,7 @@ class Answers:
 
 
 CASES = [
-    Case(range(8), ClickRules(24, 2, 6), ("train",)),
+    Case(range(8), ClickRules(30, 2, 6), ("train",)),
     pytest.param(Case(range(100, 140), ClickRules(36, 3, 5), ("train", "validation", "test")), marks=pytest.mark.slow),
     pytest.param(Case(range(200, 240), ClickRules(1, 1, 7), ("train",)), marks=pytest.mark.slow),
     pytest.param(Case(range(300, 340), ClickRules(48, 2, 6), ("train",)), marks=pytest.mark.slow),

@@ -1,13 +1,14 @@
-from osmf_pipelines.spark.deduplicate import label_copies
+from osmf_pipelines.spark.deduplicate import find_repeated_ids, label_copies
 
 DDL = "source_date string, click_id string, impression_id string, clicked_at int, source_file string"
 
 
 def _labels(spark, rows):
     events = spark.createDataFrame(rows, DDL)
-    found = label_copies(
-        events, id_columns=["source_date", "click_id"], payload_columns=["impression_id", "clicked_at"]
-    )
+    ids = ["source_date", "click_id"]
+    repeated_ids = find_repeated_ids(events, ids)
+    found = label_copies(events, repeated_ids, id_columns=ids, payload_columns=["impression_id", "clicked_at"])
+    assert found.count() == len(rows)
     return {(row["source_date"], row["click_id"], row["source_file"]): row["label"] for row in found.collect()}
 
 

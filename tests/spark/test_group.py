@@ -1,10 +1,19 @@
 from datetime import date
+from typing import get_args
 
 import numpy as np
 import pytest
 from planted_scope import draw_scope
 
-from osmf_pipelines.spark.group import form_groups, list_group_features, list_scope_reports, list_user_groups
+from osmf_pipelines.settings import Settings
+from osmf_pipelines.spark.group import (
+    count_suppressed_impressions,
+    form_groups,
+    list_group_features,
+    list_scope_reports,
+    list_user_groups,
+)
+from osmf_pipelines.spark.grouping import GroupingMethod
 from osmf_pipelines.spark.place_effects import PlaceEffects
 from osmf_pipelines.spark.preference_rules import UNDIVIDED_RULE, group_id
 from osmf_pipelines.tables import TABLES
@@ -111,6 +120,23 @@ def test_scope_reports_say_how_the_groups_came_about(formed):
     assert rows["shoes"]["heldout_gain_per_1000"] > 0
     assert rows["lamps"]["num_groups"] == 1
     assert rows["lamps"]["heldout_gain_per_1000"] == 0
+
+
+def test_impressions_of_cells_without_a_group_are_suppressed(spark, formed):
+    stats, groups = _market(spark)[0], list_user_groups(formed)
+
+    assert count_suppressed_impressions(stats, groups) == 900, "the hats"
+    assert count_suppressed_impressions(stats.where("scope <> 'hats'"), groups) == 0
+    assert count_suppressed_impressions(stats.where("scope = 'hats'"), groups.limit(0)) == 900
+
+
+def test_a_way_to_group_that_there_is_not_is_refused(spark):
+    with pytest.raises(ValueError, match=r"'tree'.*adaptive, one_group, attribute_cross, kmeans"):
+        form_groups(*_market(spark), as_of_date=DAY, place_effects=EFFECTS, grouping="tree")
+
+
+def test_settings_name_the_ways_to_group():
+    assert get_args(Settings.model_fields["grouping"].annotation) == get_args(GroupingMethod)
 
 
 def test_a_scope_with_held_out_products_only_and_no_features_is_one_group_without_a_taste(spark):

@@ -204,7 +204,7 @@ def test_only_flat_pictures_without_a_mask_are_segmented(spark, tmp_path):
     # Another model or other labels: not the mask that is there, but a new one.
     assert _find(spark, tmp_path / "masks", creatives, nothing)["flat"]["refusal"] == "mask_covers_too_little"
     assert _find(spark, tmp_path / "masks", creatives, nothing, (0,))["flat"]["refusal"] == "mask_covers_too_much"
-    assert len([path for path in (tmp_path / "masks").rglob("*.png")]) == 4
+    assert len(list((tmp_path / "masks").rglob("*.png"))) == 4
 
 
 def test_a_model_that_cannot_be_used_is_told_before_any_picture_is_read(spark, tmp_path):

@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from planted_tables import table_frame
 
 from osmf_models.image_features import FEATURE_NAMES
 from osmf_pipelines.spark.pictures import PictureError, decode_picture, hash_cutouts, measure_creatives, read_picture
@@ -14,12 +15,6 @@ def _encoded(image: Image.Image, file_format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
-
-
-def _frame(spark, name, rows):
-    """Rows given as dicts; what they don't name is null."""
-    columns = TABLES[name].column_names
-    return spark.createDataFrame([tuple(row.get(column) for column in columns) for row in rows], TABLES[name].ddl)
 
 
 def _halves(top: int, bottom: int) -> Image.Image:
@@ -123,7 +118,7 @@ def test_cutouts_are_hashed_and_what_shows_no_product_alone_is_told(spark, tmp_p
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     rows = [{"product_id": name, "cutout_path": str(tmp_path / name)} for name in (*contents, "gone")]
-    products = _frame(spark, "products", [*rows, {"product_id": "none"}])
+    products = table_frame(spark, "products", [*rows, {"product_id": "none"}])
 
     found = {row["product_id"]: row for row in hash_cutouts(products).collect()}
 
@@ -144,7 +139,7 @@ def test_cutouts_are_hashed_and_what_shows_no_product_alone_is_told(spark, tmp_p
 
 @pytest.fixture
 def shop(spark, tmp_path):
-    """Creatives of one product over the same picture: white above grey, a black product of 4 x 8 pixels in each half."""
+    """Creatives of the same picture, white above grey; of the product, black, 4 x 8 pixels lie in each half."""
     picture = np.full((20, 40, 3), 51, np.uint8)
     picture[:10] = 255
     mask = np.zeros((20, 40), np.uint8)
@@ -172,9 +167,9 @@ def shop(spark, tmp_path):
         {"creative_id": name, "image_path": str(tmp_path / "picture.png"), **more} for name, more in findings.items()
     ]
     return (
-        _frame(spark, "creatives", creatives),
-        _frame(spark, "products", [{"product_id": "p", "scope": "shoes"}]),
-        _frame(spark, "product_masks", masks),
+        table_frame(spark, "creatives", creatives),
+        table_frame(spark, "products", [{"product_id": "p", "scope": "shoes"}]),
+        table_frame(spark, "product_masks", masks),
     )
 
 

@@ -75,12 +75,14 @@ def _product_splits(resource: LakeResource, frames: Frames) -> Result:
     from osmf_pipelines.spark.split import split_products
 
     products = frames["products"]
-    splits = split_products(hash_cutouts(products), seed=_SPLIT_SEED)
+    hashed = hash_cutouts(products)
 
     def count_missing(candidate: Any) -> Facts:
-        return [{"num_products_missing": products.join(candidate, on="product_id", how="left_anti").count()}]
+        missing = products.join(candidate, on="product_id", how="left_anti").count()
+        unreadable = hashed.where("cutout_path IS NOT NULL AND cutout_sha256 IS NULL").count()
+        return [{"num_products_missing": missing, "unreadable_share": unreadable / max(products.count(), 1)}]
 
-    return splits, count_missing
+    return split_products(hashed, seed=_SPLIT_SEED), count_missing
 
 
 def _product_masks(resource: LakeResource, frames: Frames) -> Result:

@@ -90,7 +90,8 @@ def _attribute(context: dg.AssetExecutionContext, resource: LakeResource, days: 
     )
     with cached(judged):
         ledger = _ledger(resource, settings, days, of_days, judged)
-        touched = {row["event_date"] for row in days_touched(judged, days).collect()} - set(days)
+        touched_days = days_touched(judged, days, click_lookback_days=settings.click_lookback_days)
+        touched = {row["event_date"] for row in touched_days.collect()} - set(days)
         reopened = _published_days(resource, touched)
         with lake.claim("silver_exposures", reopened, run_id=context.run.run_id):
             if reopened:

@@ -165,6 +165,13 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _unique(["product_id"], "a product is in one split"),
         _one_of("split", SPLITS, "train, validation, test"),
         _fact("nothing_left_out", "num_products_missing", 0, 0, "each product is in some split"),
+        _fact(
+            "cutouts_are_readable",
+            "unreadable_share",
+            None,
+            0.05,
+            "the split goes by the cut-outs: a picture store that is away would move products from one to another",
+        ),
     ),
     "product_masks": (
         _unique(["creative_id"], "one row per creative"),

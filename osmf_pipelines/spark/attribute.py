@@ -89,15 +89,15 @@ def days_to_read(
 ) -> tuple[tuple[date, ...], tuple[date, ...]]:
     """Returns the days of impressions and the days of clicks to judge `days` with, and every day that they re-open.
 
-    The clicks of `days` touch impressions up to the look-back before them, which in turn are judged by the clicks
-    delivered up to the look-back around them.
+    The clicks of `days` touch days of impressions up to the look-back before and after them, which in turn are judged
+    by the clicks delivered up to the look-back around them.
     """
-    first, last = min(days), max(days)
-    reach = click_lookback_days
-    impressions = _each_day(
-        first - timedelta(days=reach + _in_days(attribution_window_hours)), last + timedelta(days=reach)
+    first, last = min(days), max(days) + timedelta(days=2 * click_lookback_days)
+    before = click_lookback_days + _in_days(attribution_window_hours)
+    return (
+        _each_day(first - timedelta(days=before), last),
+        _each_day(first - timedelta(days=2 * click_lookback_days), last),
     )
-    return impressions, _each_day(first - timedelta(days=2 * reach), last + timedelta(days=reach))
 
 
 def form_exposures(
@@ -160,16 +160,20 @@ def set_clicks(exposures: DataFrame, judged_clicks: DataFrame) -> DataFrame:
     )
 
 
-def days_touched(judged_clicks: DataFrame, source_days: Iterable[date]) -> DataFrame:
+def days_touched(judged_clicks: DataFrame, source_days: Iterable[date], *, click_lookback_days: int) -> DataFrame:
     """Returns the days of impressions whose clicks the logs of `source_days` may have changed.
 
-    A click touches the day of its impression, and the days of the impressions that other clicks of the same id name.
+    A click touches the day of its impression, and the days of the impressions that other clicks of the same id name;
+    both only where the look-back reaches.
 
     Grain: one row per `event_date`.
     """
-    delivered = judged_clicks.where(F.col("source_date").isin(list(source_days))).select("click_id").distinct()
-    touched = judged_clicks.join(delivered, on="click_id", how="left_semi").where(F.col("event_date").isNotNull())
-    return touched.where(F.col("outcome") != "past_lookback").select("event_date").distinct()
+    delivered = judged_clicks.where(F.col("source_date").isin(list(source_days))).select(
+        "click_id", F.col("source_date").alias("_delivered")
+    )
+    is_in_reach = F.abs(F.date_diff("_delivered", "event_date")) <= click_lookback_days
+    touched = judged_clicks.join(delivered, on="click_id", how="inner").where(is_in_reach)
+    return touched.select("event_date").distinct()
 
 
 def assign_cells(users: DataFrame) -> DataFrame:

@@ -147,7 +147,7 @@ def run_day(events: Events, day: date, last_day: date, rules: ClickRules) -> tup
         for frame, days in zip(events.bronze.values(), days_to_read([day], **window), strict=True)
     )
     judged = judge_clicks(impressions, clicks, **asdict(rules)).localCheckpoint()
-    touched = days_touched(judged, [day]).collect()
+    touched = days_touched(judged, [day], click_lookback_days=rules.click_lookback_days).collect()
     return collect_rows(judged), {row["event_date"] for row in touched}
 
 

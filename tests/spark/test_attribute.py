@@ -124,7 +124,8 @@ def test_a_click_touches_the_day_of_its_impression_and_of_its_conflict(spark):
     judged = _judge(spark, impressions, clicks)
 
     def touched_by(day):
-        return {row["event_date"].day for row in days_touched(judged, [NOON.date() + day * DAY]).collect()}
+        days = days_touched(judged, [NOON.date() + day * DAY], click_lookback_days=3).collect()
+        return {row["event_date"].day for row in days}
 
     assert touched_by(0) == {1, 3}
     assert touched_by(1) == set()

@@ -122,14 +122,12 @@ def test_flat_pictures_are_exported_with_a_segmentation_model_and_serve_pairs_wi
         ).persist()
         features = measure_creatives(creatives, products, found)
         exports[name] = _market_inputs(spark, market, products, creatives, found, features)
-    num_creatives = creatives.count()
 
     # Without the model: features of the whole picture, which groups and pairs are made of; nothing to train on.
     rows = exports[""].creative_features.collect()
-    assert len(rows) == num_creatives == 64
+    assert len(rows) == creatives.count() == 64
     assert {row["mask_coverage"] for row in rows} == {None}
-    left_out = {"num_creatives_without_mask": 64, "num_pairs_without_pictures": 16}
-    assert count_left_out(exports[""]) == left_out
+    assert count_left_out(exports[""]) == {"num_creatives_without_mask": 64, "num_pairs_without_pictures": 16}
 
     # With it: masks that are near the truth, and an export of what has one.
     masks = exports[model].product_masks.collect()
@@ -138,10 +136,9 @@ def test_flat_pictures_are_exported_with_a_segmentation_model_and_serve_pairs_wi
         for row in masks
         if row["mask_path"]
     ]
-    print(f"{len(overlaps)} masks of {len(masks)}, IoU at 5, 50, 95%: {np.quantile(overlaps, (0.05, 0.5, 0.95))}")
     assert {row["mask_source"] for row in masks} == {"segmented"}
     assert len(overlaps) >= 60
-    assert np.median(overlaps) >= 0.8
+    assert np.median(overlaps) >= 0.8  # 0.87 when written, 0.72 at the 5% quantile
     write_export(exports[model], tmp_path / "export", as_of_date="2026-03-01", table_versions={})
     export = load_export(tmp_path / "export", DataConfig())
     assert len(export.creatives) == len(overlaps)

@@ -6,6 +6,7 @@ Duplicates are told apart in `deduplicate.py`; whether a day has too many bad ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -36,10 +37,12 @@ def parse_impressions(events: DataFrame, creatives: DataFrame, *, user_key: str)
         creatives: the table `creatives`; an impression of one that it lacks is refused.
         user_key: key of the hash that replaces user ids.
     """
-    typed = _typed(events, "bronze_impressions")
+    typed, bad = _typed(events, "bronze_impressions")
     known = creatives.select("creative_id", F.col("product_id").alias("known_product_id"))
     typed = typed.join(F.broadcast(known), on="creative_id", how="left")
     reasons = {
+        **bad,
+        "unreadable": F.col("is_corrupt"),
         **_missing("impression_id", "user_id", "product_id", "creative_id", "impressed_at"),
         "unknown_creative": F.col("creative_id").isNotNull() & F.col("known_product_id").isNull(),
         "creative_of_another_product": F.col("product_id") != F.col("known_product_id"),
@@ -63,11 +66,14 @@ def parse_clicks(events: DataFrame) -> ParsedEvents:
 
     Grain: one row per event in one of the two frames.
     """
+    typed, bad = _typed(events, "bronze_clicks")
     reasons = {
+        **bad,
+        "unreadable": F.col("is_corrupt"),
         **_missing("click_id", "impression_id", "clicked_at"),
         "after_source_date": F.to_date("clicked_at") > F.col("source_date"),
     }
-    return _split(_typed(events, "bronze_clicks"), reasons, "click")
+    return _split(typed, reasons, "click")
 
 
 def hash_user_id(user_id: Column, user_key: str) -> Column:
@@ -75,16 +81,14 @@ def hash_user_id(user_id: Column, user_key: str) -> Column:
     return F.substring(F.sha2(F.concat(F.lit(f"{user_key}:"), user_id.cast("string")), 256), 1, 32)
 
 
-def _typed(events: DataFrame, table: str) -> DataFrame:
-    """Casts each column to the table's type; a value that cannot be cast is told in `bad_columns`."""
+def _typed(events: DataFrame, table: str) -> tuple[DataFrame, dict[str, Column]]:
+    """Casts each column to the table's type; a value that cannot be cast is a reason, told by the second result."""
     types = {column.name: column.type for column in TABLES[table].columns if column.name in events.columns}
     actual = dict(events.dtypes)
     casts = {name: F.col(name).try_cast(type_) for name, type_ in types.items() if actual[name] != type_}
-    bad = [F.when(F.col(name).isNotNull() & cast.isNull(), F.lit(f"bad_{name}")) for name, cast in casts.items()] or [
-        F.lit(None).cast("string")
-    ]
-    frame = events.withColumn("bad_columns", F.array_compact(F.array(*bad)))
-    return frame.withColumns(casts)
+    marked = {f"_bad_{name}": F.col(name).isNotNull() & cast.isNull() for name, cast in casts.items()}
+    reasons = {f"bad_{name}": F.col(f"_bad_{name}") for name in casts}
+    return events.withColumns(marked).withColumns(casts), reasons
 
 
 def _missing(*columns: str) -> dict[str, Column]:
@@ -92,16 +96,13 @@ def _missing(*columns: str) -> dict[str, Column]:
 
 
 def _split(typed: DataFrame, reasons: dict[str, Column], event_type: str) -> ParsedEvents:
-    found = F.array_compact(
-        F.array(
-            F.when(F.col("is_corrupt"), F.lit("unreadable")),
-            *[F.when(condition, F.lit(reason)) for reason, condition in reasons.items()],
-        )
-    )
-    marked = typed.withColumn("reasons", F.concat("bad_columns", found)).drop("bad_columns")
-    is_bad = F.size("reasons") > 0
-    accepted = marked.where(~is_bad).drop("reasons", "is_corrupt")
-    return ParsedEvents(accepted, as_quarantined(marked.where(is_bad), event_type))
+    conditions = {name: F.coalesce(condition, F.lit(False)) for name, condition in reasons.items()}
+    # Beside the array of reasons, which Spark does not compile, so that only refused rows pay for it.
+    is_bad = reduce(Column.__or__, conditions.values())
+    found = F.array_compact(F.array(*[F.when(condition, F.lit(name)) for name, condition in conditions.items()]))
+    bad_columns = [name for name in typed.columns if name.startswith("_bad_")]
+    accepted = typed.where(~is_bad).drop("is_corrupt", *bad_columns)
+    return ParsedEvents(accepted, as_quarantined(typed.where(is_bad).withColumn("reasons", found), event_type))
 
 
 def as_quarantined(events: DataFrame, event_type: str) -> DataFrame:

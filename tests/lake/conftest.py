@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
-import pytest
-from pyspark.sql import SparkSession
 
-from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.content_hash import content_hashes
 from osmf_pipelines.spark.lake import Lake
 from osmf_pipelines.tables import TABLES
-from tests.lake.jobs import run_job
 from tests.tiny_drop import FIRST_DAY
 
 DAILY = ("bronze_impressions", "bronze_clicks", "silver_exposures", "creative_stats", "cell_users")
-RunJob = Callable[..., dg.ExecuteInProcessResult]
 
 
 def tiny_settings(home: Path, drop: Path) -> Settings:
@@ -33,18 +27,6 @@ def tiny_settings(home: Path, drop: Path) -> Settings:
         driver_memory="2g",
         spark_master="local[2]",
     )
-
-
-@pytest.fixture
-def tiny_lake(spark: SparkSession) -> Callable[[Settings], Lake]:
-    """Opens a lake in this process's Spark session."""
-    return lambda settings: LakeResource(settings).lake
-
-
-@pytest.fixture
-def run(spark: SparkSession) -> RunJob:
-    """Runs a job for a day or a range of days."""
-    return run_job
 
 
 def hashes(lake: Lake) -> dict[str, dict[str, str]]:

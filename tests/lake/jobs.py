@@ -1,6 +1,6 @@
 """Runs a job of a lake; as a program, in a process that ends itself with SIGKILL, or waits, at a named phase.
 
-python -m tests.lake.jobs HOME DROP JOB FIRST_DAY LAST_DAY kill|wait|none PHASE TABLE
+python -m tests.lake.jobs HOME DROP DAY kill|wait|none PHASE TABLE
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from osmf_pipelines.definitions import build_defs
+from osmf_pipelines.jobs import EVENTS
 from osmf_pipelines.resources.lake import LakeResource, OnPhase
 from osmf_pipelines.settings import Settings
 
@@ -30,16 +32,26 @@ def run_job(
     *,
     on_phase: OnPhase = lambda phase, table: None,
     instance: dg.DagsterInstance | None = None,
+    selection: Sequence[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Runs `job` for a day, or a range of days at once; a failure is in the result."""
+    """Runs `job`, or some of its assets, for a day or a range of days at once; a failure is in the result."""
     definitions = build_defs(settings, resource_overrides={"lake": LakeResource(settings, on_phase)})
     days: dict[str, object] = {"partition_key": first_day.isoformat()}
     if last_day is not None and last_day != first_day:
         ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
         days = {"tags": dict(zip(ends, (first_day.isoformat(), last_day.isoformat()), strict=True))}
     return definitions.resolve_job_def(job).execute_in_process(
-        instance=instance or dg.DagsterInstance.ephemeral(), raise_on_error=False, run_config=_QUIET, **days
+        instance=instance or dg.DagsterInstance.ephemeral(),
+        raise_on_error=False,
+        run_config=_QUIET,
+        asset_selection=None if selection is None else [dg.AssetKey(name) for name in selection],
+        **days,
     )
+
+
+def run_events(settings: Settings, day: date, on_phase: OnPhase = lambda phase, table: None) -> bool:
+    """Ingests a day into a lake that has its dimensions; returns whether it went well."""
+    return run_job(settings, "ingest_days", day, selection=EVENTS, on_phase=on_phase).success
 
 
 def _interrupt(home: Path, how: str, at_phase: str, at_table: str) -> OnPhase:
@@ -58,12 +70,7 @@ def _interrupt(home: Path, how: str, at_phase: str, at_table: str) -> OnPhase:
 if __name__ == "__main__":
     from tests.lake.conftest import tiny_settings
 
-    home, drop, job, first, last, how, at_phase, at_table = sys.argv[1:]
-    done = run_job(
-        tiny_settings(Path(home), Path(drop)),
-        job,
-        date.fromisoformat(first),
-        date.fromisoformat(last),
-        on_phase=_interrupt(Path(home), how, at_phase, at_table),
-    )
-    sys.exit(0 if done.success else 1)
+    home, drop, day, how, at_phase, at_table = sys.argv[1:]
+    interrupt = _interrupt(Path(home), how, at_phase, at_table)
+    is_done = run_events(tiny_settings(Path(home), Path(drop)), date.fromisoformat(day), interrupt)
+    sys.exit(0 if is_done else 1)

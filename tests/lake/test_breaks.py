@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from osmf_pipelines.jobs import EVENTS
+from osmf_pipelines.resources.lake import LakeResource
 from tests.lake.conftest import days_in, failure_of, tiny_settings, versions
 from tests.lake.jobs import run_job
 from tests.tiny_drop import FIRST_DAY, Drop, make_drop
 
+pytestmark = pytest.mark.slow
 YESTERDAY, TODAY = FIRST_DAY, FIRST_DAY + timedelta(days=1)
 Damage = Callable[[Drop, date], None]
 
@@ -72,7 +75,7 @@ def test_a_broken_day_is_not_served(
 ) -> None:
     home, drop = served
     settings = tiny_settings(home, drop.folder)
-    lake = run_and_open(settings)
+    lake = LakeResource(settings).lake
     before = versions(lake)
     damaged = Drop(
         drop.folder,
@@ -82,7 +85,7 @@ def test_a_broken_day_is_not_served(
     damage(damaged, TODAY)
     damaged.write(TODAY)
 
-    result = run_job(settings, "ingest_days", TODAY)
+    result = run_job(settings, "ingest_days", TODAY, selection=EVENTS)
 
     assert not result.success
     assert told in failure_of(result)
@@ -93,9 +96,3 @@ def test_a_broken_day_is_not_served(
         name: before[name] for name in ("silver_exposures", "creative_stats", first_refused)
     }
     assert days_in(lake, "creative_stats") == {YESTERDAY}
-
-
-def run_and_open(settings):
-    from osmf_pipelines.resources.lake import LakeResource
-
-    return LakeResource(settings).lake

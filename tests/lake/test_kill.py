@@ -21,7 +21,7 @@ from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import PHASES
 from osmf_pipelines.spark.locks import LakeConflictError
 from tests.lake.conftest import failure_of, hashes, tiny_settings
-from tests.lake.jobs import run_job
+from tests.lake.jobs import run_events, run_job
 from tests.tiny_drop import FIRST_DAY, make_drop
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def reference(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> 
     yesterday, both = (tiny_settings(root / name, drop.folder) for name in ("yesterday", "both"))
     assert run_job(yesterday, "ingest_days", FIRST_DAY).success
     shutil.copytree(yesterday.home, both.home)
-    assert run_job(both, "ingest_days", TODAY).success
+    assert run_events(both, TODAY)
     before, after = (hashes(LakeResource(settings).lake) for settings in (yesterday, both))
     return Reference(yesterday.home, drop.folder, before, after)
 
@@ -70,8 +70,7 @@ def home(reference: Reference, tmp_path: Path) -> Settings:
 
 
 def _start(settings: Settings, how: str, phase: str = "-", table: str = "-") -> subprocess.Popen[bytes]:
-    day = TODAY.isoformat()
-    arguments = [str(settings.home), str(settings.source_path), "ingest_days", day, day, how, phase, table]
+    arguments = [str(settings.home), str(settings.source_path), TODAY.isoformat(), how, phase, table]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.lake.jobs", *arguments],
         cwd=ROOT,
@@ -88,7 +87,7 @@ def _check_readers(settings: Settings, reference: Reference) -> None:
 
 
 def _check_finished(settings: Settings, reference: Reference) -> None:
-    assert run_job(settings, "ingest_days", TODAY).success
+    assert run_events(settings, TODAY)
     assert hashes(LakeResource(settings).lake) == reference.after
 
 

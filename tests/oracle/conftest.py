@@ -9,7 +9,7 @@ from tests.oracle.answers import Case, EventAnswers, PreferenceAnswers, answer_e
 from tests.oracle.clicks import ClickRules
 
 CASES = [
-    Case(range(56, 64), ClickRules(30, 2, 6), ("train",)),
+    Case(range(24, 32), ClickRules(30, 2, 6), ("train",)),
     pytest.param(Case(range(100, 140), ClickRules(36, 3, 5), ("train", "validation", "test")), marks=pytest.mark.slow),
     pytest.param(Case(range(200, 240), ClickRules(1, 1, 7), ("train",)), marks=pytest.mark.slow),
     pytest.param(Case(range(300, 340), ClickRules(48, 2, 6), ("train",)), marks=pytest.mark.slow),

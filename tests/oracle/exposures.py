@@ -72,7 +72,7 @@ def sum_exposures(exposures: list[Row], fold_of_user: dict[str, int]) -> list[Ro
     """Returns `creative_stats`: the sums of each day, cell, fold, creative and place."""
     behind = defaultdict(list)
     for exposure in exposures:
-        keyed = {**exposure, "user_fold": fold_of_user[exposure["user_id"]]}
+        keyed = {**exposure, "user_fold": fold_of_user.get(exposure["user_id"])}
         behind[tuple(keyed[name] for name in STATS_KEYS)].append(exposure)
     stats = []
     for key, rows in behind.items():

@@ -96,7 +96,7 @@ def _draw_impressions(rng: random.Random, prefix: str, days: list[date], log: Lo
     shown: list[tuple[Row, datetime]] = []
     for day in days:
         ids = {f"{prefix}{day:%d}-{number}" for number in range(rng.randint(40, 60))}
-        for name in sorted(ids | {line["impression_id"] for line, _ in shown if rng.random() < 0.06}):
+        for name in sorted(ids | {line["impression_id"] for line, _ in shown if rng.random() < 0.08}):
             at = datetime.combine(day, _draw_time(rng), UTC)
             creative = rng.choice(list(log.product_of_creative))
             slot_type, position = rng.choice(places)
@@ -124,7 +124,7 @@ def _draw_clicks(
     window = timedelta(hours=rules.attribution_window_hours)
     usual = (_TICK * 0, timedelta(seconds=1), timedelta(hours=1), timedelta(hours=5))
     awkward = (-timedelta(seconds=2), -_TICK, window, window + _TICK, window * 1.5)
-    taste = {key: rng.choice([0.1, 0.4, 0.9]) for key in every(log.product_of_creative, AGES)}
+    taste = {key: rng.choice([0.2, 0.6, 1.0]) for key in every(log.product_of_creative, AGES)}
     number = 0
     for line, at in [*shown, *rng.sample(shown, 8)]:
         age = log.attributes_of_user.get(line["user_id"], {}).get("age")

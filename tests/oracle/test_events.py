@@ -34,6 +34,7 @@ REASONS = {
     "propensity_not_in_0_1",
     "conflicting_duplicate",
 }
+_JUDGED = ("source_date", "click_id", "impression_id", "clicked_at", "event_date", "outcome")
 
 
 def test_every_reason_every_outcome_and_both_sides_of_the_bot_limit_occur(events: EventAnswers) -> None:
@@ -71,9 +72,7 @@ def test_bronze_rows_agree(events: EventAnswers) -> None:
 
 
 def test_each_click_comes_to_the_same(events: EventAnswers) -> None:
-    columns = ("source_date", "click_id", "impression_id", "clicked_at", "event_date", "outcome")
-
-    assert_same(tuples(events.pipeline.rows["judged_clicks"], columns), tuples(events.judged, columns))
+    assert_same(tuples(events.pipeline.rows["judged_clicks"], _JUDGED), tuples(events.judged, _JUDGED))
 
 
 def test_ledgers_agree_and_balance(events: EventAnswers) -> None:
@@ -120,8 +119,9 @@ def test_days_run_one_by_one_come_to_the_same_after_each(events: EventAnswers) -
             [row for row in ingested.kept if row["source_date"] <= day]
             for ingested in (events.impressions, events.clicks)
         ]
-        expected = _attributed(judge_clicks(*until_now, events.case.rules), events.log.impressions)
-        assert set().union(*published.values()) == expected
+        expected = judge_clicks(*until_now, events.case.rules)
+        assert set().union(*published.values()) == _attributed(expected, events.log.impressions)
+        assert_same(_delivered(judged, day), _delivered(expected, day))
 
 
 def test_a_day_run_again_when_later_ones_are_there_changes_nothing(events: EventAnswers) -> None:
@@ -130,6 +130,7 @@ def test_a_day_run_again_when_later_ones_are_there_changes_nothing(events: Event
         judged, touched = run_day(events.pipeline, day, days[-1], events.case.rules)
         reopened = {day} | touched
         assert _attributed(judged, reopened) == _attributed(events.judged, reopened)
+        assert_same(_delivered(judged, day), _delivered(events.judged, day))
 
 
 def test_place_effects_agree(events: EventAnswers) -> None:
@@ -153,3 +154,8 @@ def _attributed(judged: Iterable[Row], days: Iterable[date]) -> set[tuple]:
     """The click times of the impressions of `days`."""
     rows = [row for row in judged if row["outcome"] == "attributed" and row["event_date"] in days]
     return set(tuples(rows, ("event_date", "impression_id", "clicked_at")))
+
+
+def _delivered(judged: Iterable[Row], day: date) -> list[tuple]:
+    """What became of the clicks that a day's log delivered."""
+    return tuples((row for row in judged if row["source_date"] == day), _JUDGED)

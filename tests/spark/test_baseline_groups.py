@@ -28,6 +28,7 @@ from osmf_pipelines.spark.preference_rules import UNDIVIDED_RULE, group_id, pars
 from osmf_pipelines.spark.preference_tree import grow_groups
 from osmf_pipelines.tables import TABLES
 
+pytestmark = pytest.mark.slow
 METHODS = ["adaptive", "one_group", "attribute_cross", "kmeans"]
 DAYS = [date(2026, 3, 1), date(2026, 3, 2)]
 EFFECTS = PlaceEffects({("feed", 1): 1.0}, dict.fromkeys(DAYS, 1.0))

@@ -46,7 +46,7 @@ test: $(SETUP) ## the quick tests (under 15 minutes)
 test-all: $(SETUP) ## the slow tests too
 	$(VENV)/bin/python -m pytest -m "not torture"
 
-torture: $(SETUP) ## kills the pipeline at 25 random times (about half an hour)
+torture: $(SETUP) ## replays, late clicks, kills at every phase and at 25 random times (about an hour)
 	$(VENV)/bin/python -m pytest -m torture
 
 lint: $(SETUP) ## format, lint, types

@@ -96,3 +96,21 @@ def test_a_broken_day_is_not_served(
         name: before[name] for name in ("silver_exposures", "creative_stats", first_refused)
     }
     assert days_in(lake, "creative_stats") == {YESTERDAY}
+
+
+def test_what_a_day_was_refused_for_is_kept(served: tuple[Path, Drop]) -> None:
+    home, drop = served
+    damaged = Drop(drop.folder, {TODAY: [dict(row) for row in drop.impressions[TODAY]]}, {TODAY: drop.clicks[TODAY]})
+    _lose_user_ids(damaged, TODAY)
+    damaged.write(TODAY)
+    settings = tiny_settings(home, drop.folder)
+
+    assert not run_job(settings, "ingest_days", TODAY, selection=EVENTS).success
+
+    resource = LakeResource(settings)
+    refused = resource.lake.read("quarantined_events", [TODAY]).select("reasons").collect()
+    assert [row["reasons"] for row in refused] == [["missing_user_id"]] * (len(drop.impressions[TODAY]) * 6 // 100)
+    verdict = resource.verdicts.read("bronze_impressions")
+    assert verdict is not None
+    assert not verdict.is_published
+    assert "quarantine_is_bearable" in verdict.failed_checks

@@ -24,7 +24,7 @@ from tests.lake.conftest import failure_of, hashes, tiny_settings
 from tests.lake.jobs import run_events, run_job
 from tests.tiny_drop import FIRST_DAY, make_drop
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torture
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = FIRST_DAY + timedelta(days=1)
 _NUM_RANDOM_KILLS = 25
@@ -123,7 +123,6 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.torture
 @pytest.mark.timeout(7200)
 def test_killed_at_random_times(reference: Reference, tmp_path: Path) -> None:
     """Process and JVM are killed together, anywhere between the start of Spark and the end of the run."""

@@ -16,7 +16,7 @@ from tests.lake.conftest import hashes, tiny_settings, versions
 from tests.lake.jobs import run_events, run_job
 from tests.tiny_drop import FIRST_DAY, make_drop
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torture
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = {"TZ": "Asia/Tokyo", "JAVA_TOOL_OPTIONS": "-Duser.timezone=Asia/Tokyo"}
 

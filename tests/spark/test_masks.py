@@ -180,6 +180,7 @@ def test_derived_masks_are_named_by_content_and_written_once(spark, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
+@pytest.mark.slow
 def test_only_flat_pictures_without_a_mask_are_segmented(spark, tmp_path):
     flat = _save(tmp_path / "flat.png", _picture())
     creatives = {

@@ -38,7 +38,7 @@ class Counts:
     fitted: set[str]
 
 
-def fit_effects(stats: list[dict], *, tolerance: float = 1e-13) -> Effects:
+def fit_effects(stats: list[dict], *, tolerance: float = 1e-11) -> Effects:
     """Returns the fixed point: clicks ~ Poisson(impressions * creative * place * day), one pseudo-click at factor 1.
 
     Places are relative to the lowest position of the most shown slot type; days have mean 1 over impressions.

@@ -34,19 +34,22 @@ def run_job(
     instance: dg.DagsterInstance | None = None,
     selection: Sequence[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Runs `job`, or some of its assets, for a day or a range of days at once; a failure is in the result."""
+    """Runs `job`, or some of its assets, for a day or a range of days at once; a failure is printed and in the result."""
     definitions = build_defs(settings, resource_overrides={"lake": LakeResource(settings, on_phase)})
     days: dict[str, object] = {"partition_key": first_day.isoformat()}
     if last_day is not None and last_day != first_day:
         ends = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
         days = {"tags": dict(zip(ends, (first_day.isoformat(), last_day.isoformat()), strict=True))}
-    return definitions.resolve_job_def(job).execute_in_process(
+    result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance or dg.DagsterInstance.ephemeral(),
         raise_on_error=False,
         run_config=_QUIET,
         asset_selection=None if selection is None else [dg.AssetKey(name) for name in selection],
         **days,
     )
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        print(event.step_key, event.step_failure_data.error_display_string)
+    return result
 
 
 def run_events(settings: Settings, day: date, on_phase: OnPhase = lambda phase, table: None) -> bool:

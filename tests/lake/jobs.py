@@ -34,7 +34,7 @@ def run_job(
     instance: dg.DagsterInstance | None = None,
     selection: Sequence[str] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    """Runs `job`, or some of its assets, for a day or a range of days at once; a failure is printed and in the result."""
+    """Runs `job`, or some of its assets, for a day or a range of days at once; failures are printed too."""
     definitions = build_defs(settings, resource_overrides={"lake": LakeResource(settings, on_phase)})
     days: dict[str, object] = {"partition_key": first_day.isoformat()}
     if last_day is not None and last_day != first_day:

@@ -46,7 +46,7 @@ test: $(SETUP) ## the quick tests (under 15 minutes)
 test-all: $(SETUP) ## the slow tests too
 	$(VENV)/bin/python -m pytest -m "not torture"
 
-torture: $(SETUP) ## replays, late clicks, kills at every phase and at 25 random times (about an hour)
+torture: $(SETUP) ## replays under other settings, kills at 25 random times (about 40 minutes)
 	$(VENV)/bin/python -m pytest -m torture
 
 lint: $(SETUP) ## format, lint, types

@@ -1,6 +1,6 @@
 """Runs a job of a lake; as a program, in a process that ends itself with SIGKILL, or waits, at a named phase.
 
-python -m tests.lake.jobs HOME DROP DAY kill|wait|none PHASE TABLE
+python -m tests.lake.jobs HOME DROP DAY kill|wait|none PHASE TABLE [ASSET ...]
 """
 
 from __future__ import annotations
@@ -52,9 +52,14 @@ def run_job(
     return result
 
 
-def run_events(settings: Settings, day: date, on_phase: OnPhase = lambda phase, table: None) -> bool:
-    """Ingests a day into a lake that has its dimensions; returns whether it went well."""
-    return run_job(settings, "ingest_days", day, selection=EVENTS, on_phase=on_phase).success
+def run_events(
+    settings: Settings,
+    day: date,
+    on_phase: OnPhase = lambda phase, table: None,
+    assets: Sequence[str] = EVENTS,
+) -> bool:
+    """Ingests a day, or runs some of its assets, in a lake that has its dimensions; returns whether it went well."""
+    return run_job(settings, "ingest_days", day, selection=assets, on_phase=on_phase).success
 
 
 def _interrupt(home: Path, how: str, at_phase: str, at_table: str) -> OnPhase:
@@ -73,7 +78,7 @@ def _interrupt(home: Path, how: str, at_phase: str, at_table: str) -> OnPhase:
 if __name__ == "__main__":
     from tests.lake.conftest import tiny_settings
 
-    home, drop, day, how, at_phase, at_table = sys.argv[1:]
+    home, drop, day, how, at_phase, at_table, *assets = sys.argv[1:]
     interrupt = _interrupt(Path(home), how, at_phase, at_table)
-    is_done = run_events(tiny_settings(Path(home), Path(drop)), date.fromisoformat(day), interrupt)
+    is_done = run_events(tiny_settings(Path(home), Path(drop)), date.fromisoformat(day), interrupt, assets or EVENTS)
     sys.exit(0 if is_done else 1)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from osmf_pipelines.jobs import EVENTS
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import PHASES
@@ -24,10 +26,10 @@ from tests.lake.conftest import failure_of, hashes, tiny_settings
 from tests.lake.jobs import run_events, run_job
 from tests.tiny_drop import FIRST_DAY, make_drop
 
-pytestmark = pytest.mark.torture
 ROOT = Path(__file__).resolve().parents[2]
 TODAY = FIRST_DAY + timedelta(days=1)
 _NUM_RANDOM_KILLS = 25
+_BRONZE, _FROM_SILVER = EVENTS[:4], EVENTS[4:]
 Hashes = dict[str, dict[str, str]]
 
 
@@ -37,12 +39,14 @@ class Reference:
 
     Attributes:
         home: a home in which yesterday is published.
+        ingested: the same with today's events in bronze.
         drop: its drop folder, with today's logs.
         before: content of every table in `home`.
         after: content once today is published too.
     """
 
     home: Path
+    ingested: Path
     drop: Path
     before: Hashes
     after: Hashes
@@ -57,9 +61,11 @@ def reference(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> 
     yesterday, both = (tiny_settings(root / name, drop.folder) for name in ("yesterday", "both"))
     assert run_job(yesterday, "ingest_days", FIRST_DAY).success
     shutil.copytree(yesterday.home, both.home)
-    assert run_events(both, TODAY)
+    assert run_events(both, TODAY, assets=_BRONZE)
+    shutil.copytree(both.home, root / "ingested")
+    assert run_events(both, TODAY, assets=_FROM_SILVER)
     before, after = (hashes(LakeResource(settings).lake) for settings in (yesterday, both))
-    return Reference(yesterday.home, drop.folder, before, after)
+    return Reference(yesterday.home, root / "ingested", drop.folder, before, after)
 
 
 @pytest.fixture
@@ -69,8 +75,10 @@ def home(reference: Reference, tmp_path: Path) -> Settings:
     return tiny_settings(tmp_path / "home", reference.drop)
 
 
-def _start(settings: Settings, how: str, phase: str = "-", table: str = "-") -> subprocess.Popen[bytes]:
-    arguments = [str(settings.home), str(settings.source_path), TODAY.isoformat(), how, phase, table]
+def _start(
+    settings: Settings, how: str, phase: str = "-", table: str = "-", assets: Sequence[str] = EVENTS
+) -> subprocess.Popen[bytes]:
+    arguments = [str(settings.home), str(settings.source_path), TODAY.isoformat(), how, phase, table, *assets]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.lake.jobs", *arguments],
         cwd=ROOT,
@@ -86,20 +94,24 @@ def _check_readers(settings: Settings, reference: Reference) -> None:
             assert content in (reference.before[name].get(day), reference.after[name][day]), (name, day)
 
 
-def _check_finished(settings: Settings, reference: Reference) -> None:
-    assert run_events(settings, TODAY)
+def _check_finished(settings: Settings, reference: Reference, assets: Sequence[str] = EVENTS) -> None:
+    assert run_events(settings, TODAY, assets=assets)
     assert hashes(LakeResource(settings).lake) == reference.after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
-def test_killed_at_a_phase(home: Settings, reference: Reference, phase: str) -> None:
-    process = _start(home, "kill", phase, "silver_exposures")
+def test_killed_at_a_phase(reference: Reference, tmp_path: Path, phase: str) -> None:
+    shutil.copytree(reference.ingested, tmp_path / "home")
+    settings = tiny_settings(tmp_path / "home", reference.drop)
+    process = _start(settings, "kill", phase, "silver_exposures", _FROM_SILVER)
     assert process.wait(300) == -signal.SIGKILL
-    assert (home.home / "reached").exists()
-    _check_readers(home, reference)
-    _check_finished(home, reference)
+    assert (settings.home / "reached").exists()
+    _check_readers(settings, reference)
+    _check_finished(settings, reference, _FROM_SILVER)
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_same_day(home: Settings, reference: Reference) -> None:
     first = _start(home, "wait", "audit", "bronze_impressions")
     _wait_for(home.home / "reached", first)
@@ -123,6 +135,7 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.torture
 @pytest.mark.timeout(7200)
 def test_killed_at_random_times(reference: Reference, tmp_path: Path) -> None:
     """Process and JVM are killed together, anywhere between the start of Spark and the end of the run."""

@@ -16,7 +16,7 @@ from tests.lake.conftest import hashes, tiny_settings, versions
 from tests.lake.jobs import run_events, run_job
 from tests.tiny_drop import make_drop
 
-pytestmark = pytest.mark.torture
+pytestmark = pytest.mark.slow
 NUM_DAYS = 3
 
 

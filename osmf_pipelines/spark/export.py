@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
 from osmf_pipelines.spark.group_vectors import add_feature_vectors, feature_normalisation, group_feature_layout
-from osmf_pipelines.spark.pictures import PictureError, read_picture, spread_pictures
+from osmf_pipelines.spark.pictures import PictureError, read_picture, spread
 
 _ROWS_PER_SHARD = 50_000
 _PICTURES_AT_ONCE = 64  # encoded in a worker's memory
@@ -116,9 +116,12 @@ def write_export(
     frames = build_export_frames(inputs)
     layout = group_feature_layout(inputs.group_features)
     image_px = _image_px(frames["creatives"])
-    ordered = {name: frame.orderBy(*_SORT_KEYS[name]) for name, frame in frames.items()}
+    # Spread by a hash: the bounds of a global sort go by a sample, which is another one each time.
+    ordered = {
+        name: spread(frame, *_SORT_KEYS[name]).sortWithinPartitions(*_SORT_KEYS[name]) for name, frame in frames.items()
+    }
     for name, modes in _PICTURE_MODES.items():
-        ordered[name] = _encode(frames[name], _SORT_KEYS[name][0], modes, image_px)
+        ordered[name] = _encode(ordered[name], modes, image_px)
     shutil.rmtree(folder, ignore_errors=True)
     files = [
         file
@@ -184,8 +187,8 @@ def _image_px(creatives: DataFrame) -> int:
     return _read_again(first["image_png"], "RGB").width
 
 
-def _encode(rows: DataFrame, key: str, modes: dict[str, str], image_px: int) -> DataFrame:
-    """Replaces the paths in the columns of `modes` by PNG bytes, decoded and encoded anew; each partition in order."""
+def _encode(rows: DataFrame, modes: dict[str, str], image_px: int) -> DataFrame:
+    """Replaces the paths in the columns of `modes` by PNG bytes, decoded and encoded anew; the order stays."""
     types = [f"`{name}` {'binary' if name in modes else type_}" for name, type_ in rows.dtypes]
 
     def encode_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -195,9 +198,7 @@ def _encode(rows: DataFrame, key: str, modes: dict[str, str], image_px: int) -> 
                 pictures = {name: [_png(path, mode, image_px) for path in part[name]] for name, mode in modes.items()}
                 yield part.assign(**pictures)
 
-    # Ordered before it is encoded: a sort of encoded rows would encode them twice, once to sample the order.
-    ordered = spread_pictures(rows, key).sortWithinPartitions(key)
-    return ordered.mapInPandas(encode_batches, ", ".join(types))
+    return rows.mapInPandas(encode_batches, ", ".join(types))
 
 
 def _png(path: str, mode: str, image_px: int) -> bytes:
@@ -221,7 +222,7 @@ def _read_again(path: str, mode: str) -> Image.Image:
 
 
 def _write_table(name: str, ordered: DataFrame, folder: Path) -> list[ExportFile]:
-    """Writes shards named by their order; the same rows give the same bytes."""
+    """Writes shards named by their order; the same rows in as many partitions give the same bytes."""
     staging = folder / f".{name}"
     ordered.write.option("maxRecordsPerFile", _ROWS_PER_SHARD).mode("overwrite").parquet(str(staging))
     (folder / name).mkdir()

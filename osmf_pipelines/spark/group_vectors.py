@@ -66,7 +66,7 @@ def feature_normalisation(groups: DataFrame) -> tuple[tuple[float, ...], tuple[f
 
     Over the groups that are no scope root, or over all where there are only roots; collects one vector per group.
     """
-    rows = groups.select("is_scope_root", "features").collect()
+    rows = groups.orderBy("group_id").select("is_scope_root", "features").collect()
     vectors = np.array(
         [row["features"] for row in rows if not row["is_scope_root"]] or [row["features"] for row in rows]
     )

@@ -30,7 +30,7 @@ from osmf_pipelines.spark.pictures import (
     decode_picture,
     read_picture,
     read_picture_file,
-    spread_pictures,
+    spread,
 )
 from osmf_pipelines.tables import TABLES
 
@@ -78,7 +78,7 @@ def find_product_masks(
             found = pd.DataFrame([asdict(finder.find(*pair)) for pair in pairs], index=batch.index)
             yield batch.drop(columns="mask_path").join(found)[table.column_names]
 
-    return spread_pictures(rows, "creative_id").mapInPandas(find_batches, table.ddl)
+    return spread(rows, "creative_id").mapInPandas(find_batches, table.ddl)
 
 
 @dataclass(frozen=True)

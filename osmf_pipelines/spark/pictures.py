@@ -113,7 +113,7 @@ def hash_cutouts(products: DataFrame) -> DataFrame:
             )
 
     columns = ", ".join(f"`{name}` {type_}" for name, type_ in products.dtypes)
-    return spread_pictures(products, "product_id").mapInPandas(
+    return spread(products, "product_id").mapInPandas(
         hash_batches, f"{columns}, cutout_sha256 string, cutout_refusal string"
     )
 
@@ -153,15 +153,15 @@ def measure_creatives(creatives: DataFrame, products: DataFrame, product_masks: 
             names = batch["feature_names"].where(~has_none, pd.Series([list(FEATURE_NAMES)] * len(batch), batch.index))
             yield batch.assign(feature_values=values, feature_names=names)[table.column_names]
 
-    return spread_pictures(rows, "creative_id").mapInPandas(measure_batches, table.ddl)
+    return spread(rows, "creative_id").mapInPandas(measure_batches, table.ddl)
 
 
-def spread_pictures(rows: DataFrame, key: str) -> DataFrame:
-    """Returns `rows` spread over `spark.sql.shuffle.partitions` partitions by `key`.
+def spread(rows: DataFrame, *keys: str) -> DataFrame:
+    """Returns `rows` spread over `spark.sql.shuffle.partitions` partitions by a hash of `keys`.
 
     A row is small but its picture is not: left alone, Spark would decode every picture of a file of paths on one core.
     """
-    return rows.repartition(int(rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1), key)
+    return rows.repartition(int(rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1), *keys)
 
 
 def _check_cutout(path: str | None) -> tuple[str | None, str | None]:

@@ -7,6 +7,7 @@ follow the creative. `Drop` holds the events as rows that a test may change befo
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -64,8 +65,20 @@ class Drop:
             (folder / "_SUCCESS").touch()
 
 
-def make_drop(folder: Path, *, num_days: int, num_impressions: int = 1500, num_users: int = 150, seed: int = 0) -> Drop:
-    """Returns a drop whose dimensions are written and whose days are not yet."""
+def make_drop(
+    folder: Path,
+    *,
+    num_days: int,
+    num_impressions: int = 1500,
+    num_users: int = 150,
+    seed: int = 0,
+    delays_seconds: Sequence[int] = (5, 60, 3 * 3600),
+    days_late: Sequence[int] = (0,) * 8 + (1, 2),
+) -> Drop:
+    """Returns a drop whose dimensions are written and whose days are not yet.
+
+    A click comes one of `delays_seconds` after its impression and is delivered one of `days_late` after its day.
+    """
     rng = random.Random(seed)
     drop = Drop(folder)
     users = [f"user-{number:04d}" for number in range(num_users)]
@@ -77,25 +90,40 @@ def make_drop(folder: Path, *, num_days: int, num_impressions: int = 1500, num_u
         drop.impressions[day], drop.clicks[day] = [], []
     for number in range(num_days):
         for count in range(num_impressions):
-            _show(drop, number, count, rng.choice(users), rng.choice(list(creatives)), creatives, rng)
+            user, creative = rng.choice(users), rng.choice(list(creatives))
+            impression = _show(drop, number, count, user, creative, creatives, rng)
+            _click(drop, impression, delays_seconds, days_late, rng)
     return drop
 
 
 def _show(
     drop: Drop, number: int, count: int, user: str, creative: str, creatives: dict[str, str], rng: random.Random
-) -> None:
-    """One impression and, by chance, its click: usually at once, sometimes across midnight or delivered late."""
+) -> dict[str, object]:
+    """One impression."""
     day = drop.day(number)
     at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=rng.randrange(86_400))
     name = f"i-{number}-{count}"
     row = {"imp": name, "who": user, "item": creatives[creative], "ad": creative, "ts": at, "pos": 1 + count % 3}
     drop.impressions[day].append(row)
+    return row
+
+
+def _click(
+    drop: Drop,
+    impression: dict[str, object],
+    delays_seconds: Sequence[int],
+    days_late: Sequence[int],
+    rng: random.Random,
+) -> None:
+    """By chance the click of an impression: usually at once, sometimes across midnight or delivered late."""
     rates = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.05}
-    if rng.random() < rates[creative[-1]]:
-        clicked_at = at + timedelta(seconds=rng.choice([5, 60, 3 * 3600]))
-        delivered = clicked_at.date() + timedelta(days=rng.choice([0] * 8 + [1, 2]))
+    if rng.random() < rates[str(impression["ad"])[-1]]:
+        shown_at, name = impression["ts"], str(impression["imp"])
+        assert isinstance(shown_at, datetime)
+        clicked_at = shown_at + timedelta(seconds=rng.choice(delays_seconds))
+        delivered = clicked_at.date() + timedelta(days=rng.choice(days_late))
         if delivered in drop.clicks:
-            drop.clicks[delivered].append({"click": f"k-{number}-{count}", "imp": name, "ts": clicked_at})
+            drop.clicks[delivered].append({"click": name.replace("i", "k", 1), "imp": name, "ts": clicked_at})
 
 
 def _write_dimensions(

@@ -1,7 +1,7 @@
 """Exposures and their daily sums. Late clicks re-open the days that they touch, here and downstream."""
 
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -92,18 +92,14 @@ def _attribute(context: dg.AssetExecutionContext, resource: LakeResource, days: 
         ledger = _ledger(resource, settings, days, of_days, judged)
         touched_days = days_touched(judged, days, click_lookback_days=settings.click_lookback_days)
         touched = {row["event_date"] for row in touched_days.collect()} - set(days)
-        # Days without exposures yet are judged when their own turn comes.
-        reopened = _published_days(lake, "silver_exposures", "event_date", touched)
+        reopened = _published_days(resource, touched)
         with lake.claim("silver_exposures", reopened, run_id=context.run.run_id):
             if reopened:
                 exposures = exposures.unionByName(set_clicks(lake.read("silver_exposures", reopened), judged))
             common: dict[str, Any] = {"inputs": pinned.versions, "days": days}
 
-            days_before = {day - timedelta(days=1) for day in days}
-            known_before = _published_days(lake, "bronze_impressions", "source_date", days_before)
-
             def count_facts(candidate: Any) -> Facts:
-                return _silver_facts(ledger, _exposures_by_day(candidate, judged), days, known_before)
+                return _silver_facts(ledger, _exposures_by_day(candidate, judged), days)
 
             told = {name: sum(ledger[day, "click", name] for day in days) for name in _click_outcomes()}
             yield from publish(
@@ -121,12 +117,12 @@ def _attribute(context: dg.AssetExecutionContext, resource: LakeResource, days: 
     yield from publish(context, resource, "attribution_ledger", frame, **common)
 
 
-def _published_days(lake: Any, name: str, day_column: str, days: set[date]) -> Days:
-    """Those of `days` that table `name` has already."""
-    if not days or not lake.exists(name):
+def _published_days(resource: LakeResource, days: set[date]) -> Days:
+    """Those of `days` that have exposures already; the others are judged when their own turn comes."""
+    if not days or not resource.lake.exists("silver_exposures"):
         return ()
-    published = lake.read(name, days).select(day_column).distinct().collect()
-    return tuple(sorted(row[day_column] for row in published))
+    published = resource.lake.read("silver_exposures", days).select("event_date").distinct().collect()
+    return tuple(sorted(row["event_date"] for row in published))
 
 
 Ledger = dict[tuple[date, str, str], int]
@@ -172,14 +168,10 @@ def _exposures_by_day(exposures: Any, judged: Any) -> dict[date, dict[str, int]]
     return {row["source_date"]: row.asDict() for row in count_by_day(**by_event_date).collect()}
 
 
-def _silver_facts(
-    ledger: Ledger, exposures: dict[date, dict[str, int]], days: Days, known_before: Days
-) -> list[dict[str, Any]]:
-    """What the suite of exposures asks; orphans are no fault of a day while the day before it is not in the lake."""
+def _silver_facts(ledger: Ledger, exposures: dict[date, dict[str, int]], days: Days) -> list[dict[str, Any]]:
     facts = []
     for day in days:
         num_clicks = ledger[day, "click", "read"]
-        has_day_before = day - timedelta(days=1) in known_before
         of_day = exposures.get(day, {})
         facts.append(
             {
@@ -190,7 +182,7 @@ def _silver_facts(
                 "num_clicks_accounted": sum(ledger[day, "click", name] for name in _click_outcomes()),
                 "num_clicked_exposures": of_day.get("num_clicked_exposures", 0),
                 "num_attributed_clicks": of_day.get("num_attributed_clicks", 0),
-                "orphan_share": ledger[day, "click", "orphan"] / max(num_clicks, 1) if has_day_before else 0.0,
+                "orphan_share": ledger[day, "click", "orphan"] / max(num_clicks, 1),
                 "before_impression_share": ledger[day, "click", "before_impression"] / max(num_clicks, 1),
             }
         )

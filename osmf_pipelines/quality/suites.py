@@ -204,11 +204,7 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
             "each attributed click is on its exposure, once",
         ),
         _fact(
-            "clicks_find_their_impressions",
-            "orphan_share",
-            None,
-            0.05,
-            "clicks without impressions, though the day before is here: a log is missing",
+            "clicks_find_their_impressions", "orphan_share", None, 0.05, "clicks without impressions: a log is missing"
         ),
         _fact(
             "clicks_follow_their_impressions",

@@ -160,8 +160,11 @@ def spread(rows: DataFrame, *keys: str) -> DataFrame:
     """Returns `rows` spread over `spark.sql.shuffle.partitions` partitions by a hash of `keys`.
 
     A row is small but its picture is not: left alone, Spark would decode every picture of a file of paths on one core.
+    The same rows are always spread alike: a repartition by the keys themselves is left out where a join has already
+    shuffled by them, and that shuffle may be made smaller at run time; one by their hash stays.
     """
-    return rows.repartition(int(rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1), *keys)
+    num_partitions = int(rows.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+    return rows.repartition(num_partitions, F.xxhash64(*keys))
 
 
 def _check_cutout(path: str | None) -> tuple[str | None, str | None]:

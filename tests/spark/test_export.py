@@ -112,8 +112,8 @@ def test_what_has_pictures_is_exported_and_the_rest_is_counted(inputs, export_fo
     export = load_export(export_folder, DataConfig())
 
     assert list(export.products.product_id) == ["whole"]
-    assert list(export.creatives.creative_id) == ["a", "b"]
-    assert [round(255 * float(export.images[index][0, 0, 0])) for index in (0, 1)] == [50, 100]
+    shades = [round(255 * float(image[0, 0, 0])) for image in export.images]
+    assert dict(zip(export.creatives.creative_id, shades, strict=True)) == {"a": 50, "b": 100}
     assert export.masks[0].sum() == export.cutouts[0][..., 3].sum() == 16 * 16
     assert len(export.examples) == 1
     assert export.examples.sampling_weight[0] == 5.0
@@ -150,9 +150,16 @@ def test_groups_are_told_by_their_features(inputs):
     assert groups["g"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_same_tables_give_the_same_export_whatever_the_order_of_their_rows(inputs, export_folder, tmp_path):
+@pytest.mark.parametrize("broadcast_bytes", ["-1", "10MB"])
+def test_the_same_tables_give_the_same_export_however_they_are_joined(
+    spark, inputs, export_folder, tmp_path, broadcast_bytes
+):
     shuffled = {name: frame.orderBy(F.rand(3)) for name, frame in vars(inputs).items()}
-    again = _write(replace(inputs, **shuffled), tmp_path / "again")
+    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", broadcast_bytes)
+    try:
+        again = _write(replace(inputs, **shuffled), tmp_path / "again")
+    finally:
+        spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
     assert again == ExportManifest.read(export_folder)
 
 

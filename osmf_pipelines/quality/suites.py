@@ -101,7 +101,7 @@ _MODEL_SUITE = (
 SUITES: dict[str, tuple[Expectation, ...]] = {
     "bronze_impressions": (
         _NOT_EMPTY,
-        _unique(["impression_id"], "one showing is one row"),
+        _unique(["source_date", "impression_id"], "one showing of a day is one row"),
         _set("user_id", "an impression without a user cannot be grouped"),
         _set("creative_id", "an impression without a creative teaches nothing"),
         _between(
@@ -130,7 +130,7 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         ),
     ),
     "bronze_clicks": (
-        _unique(["click_id"], "one click event is one row"),
+        _unique(["source_date", "click_id"], "one click event of a day is one row"),
         _set("impression_id", "a click belongs to an impression"),
         *_EVENT_LEDGER,
         Expectation(

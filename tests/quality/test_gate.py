@@ -89,11 +89,16 @@ def test_a_failure_without_rows_shows_how_many_there_were(spark: SparkSession) -
 def test_restricted_tables_show_rows_without_personal_data(spark: SparkSession) -> None:
     """The same impression twice: its id is shown, whose it was is not."""
     results = check_table("bronze_impressions", _impressions(spark).unionAll(_impressions(spark)), [])
-    failed = _named("impression_id_is_unique", results)
+    failed = _named("one_row_per_grain", results)
     assert failed.is_blocking
     assert failed.detail == {"element_count": 2, "unexpected_count": 2, "unexpected_percent": 100.0}
     assert [row["impression_id"] for row in failed.failing_rows] == ["i1", "i1"]
     assert SECRET not in str(results)
+
+
+def test_what_another_day_delivers_again_is_no_second_row_of_a_day(spark: SparkSession) -> None:
+    results = check_table("bronze_impressions", _impressions(spark).unionAll(_impressions(spark, day=2)), [])
+    assert _named("one_row_per_grain", results).passed
 
 
 def test_an_error_of_a_restricted_table_quotes_no_value(spark: SparkSession) -> None:
@@ -127,7 +132,14 @@ def _named(name: str, results: list[CheckResult]) -> CheckResult:
     return next(result for result in results if result.expectation.name == name)
 
 
-def _impressions(spark: SparkSession) -> DataFrame:
-    values = {"impression_id": "i1", "user_id": SECRET, "creative_id": "c1", "position": 1, "propensity": 0.5}
+def _impressions(spark: SparkSession, day: int = 1) -> DataFrame:
+    values = {
+        "source_date": date(2026, 3, day),
+        "impression_id": "i1",
+        "user_id": SECRET,
+        "creative_id": "c1",
+        "position": 1,
+        "propensity": 0.5,
+    }
     table = TABLES["bronze_impressions"]
     return spark.createDataFrame([tuple(values.get(name) for name in table.column_names)], table.ddl)

@@ -45,6 +45,7 @@ OWNERS = {
         "osmf_models/stages/evaluate.py",
         "osmf_pipelines/spark/simulate",
         "osmf_pipelines/cli/demo.py",
+        "osmf_pipelines/cli/simulate.py",
     ),
     "osmf_models.evaluation": (
         "osmf_models/evaluation/",

@@ -100,7 +100,7 @@ def logged_pictures(export: TrainingExport, cases: EvaluationSet) -> Iterator[Dr
 def best_single_pictures(market: Market, export: TrainingExport, cases: EvaluationSet) -> Iterator[DrawnCase]:
     """Yields, for each product, the one picture that is best for all users of its scope."""
     for product_index in _product_indices(cases):
-        picture = best_single(market, _product_id(export, product_index))
+        picture = best_single(market, _product_id(export, product_index), cases.day)
         yield from _for_every_group(export, cases, product_index, picture.image[None] / 255.0)
 
 
@@ -109,7 +109,7 @@ def oracle_pictures(market: Market, export: TrainingExport, cases: EvaluationSet
     for product_index in _product_indices(cases):
         product_id = _product_id(export, product_index)
         for group in cases.groups_of(_scope(export, product_index)):
-            picture = best_picture(market, group.scope, group.segment_weights, product_id)
+            picture = best_picture(market, group.scope, group.segment_weights, product_id, cases.day)
             yield DrawnCase(product_index, group, picture.image[None] / 255.0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,15 @@ class EvaluationSet:
         groups: judged groups.
         product_indices: by scope, rows of the export's products, held out of training.
         unjudged_group_ids: groups of scopes that have no held-out product.
-        sha256: over the market, groups and products; figures compare only where it agrees.
+        sha256: over the market, groups, products and day; figures compare only where it agrees.
+        day: on which pictures are shown.
     """
 
     groups: tuple[FoundGroup, ...]
     product_indices: dict[str, list[int]]
     unjudged_group_ids: tuple[str, ...]
     sha256: str
+    day: date
 
     def groups_of(self, scope: str) -> list[FoundGroup]:
         """Returns the judged groups of one scope."""
@@ -114,14 +117,16 @@ def evaluation_set(
         "market": asdict(market),
         "groups": [asdict(group) for group in judged],
         "products": [str(export.products.product_id[index]) for rows in chosen.values() for index in rows],
+        "day": export.manifest.as_of_date,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     unjudged = tuple(group.group_id for group in groups if not chosen[group.scope])
-    return EvaluationSet(judged, {scope: rows for scope, rows in chosen.items() if rows}, unjudged, digest)
+    day = date.fromisoformat(export.manifest.as_of_date)
+    return EvaluationSet(judged, {scope: rows for scope, rows in chosen.items() if rows}, unjudged, digest, day)
 
 
 def judge(
-    market: Market, group: FoundGroup, product_id: str, images: NDArray[np.floating]
+    market: Market, group: FoundGroup, product_id: str, images: NDArray[np.floating], day: date
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns true click rates at position 1 in a group, and picture quality, both (B,).
 
@@ -130,7 +135,8 @@ def judge(
         group: for whom.
         product_id: product that every picture shows.
         images: RGB in [0, 1], (B, H, W, 3); rounded to 8 bits, as they would be served.
+        day: on which they are shown.
     """
     served = np.round(np.clip(np.asarray(images, np.float64), 0.0, 1.0) * 255.0) / 255.0
     measured = measure_pictures(market, product_id, served)
-    return mixed_click_rates(market, group.scope, group.segment_weights, product_id, measured), measured.quality
+    return mixed_click_rates(market, group.scope, group.segment_weights, product_id, measured, day), measured.quality

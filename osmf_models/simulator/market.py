@@ -1,72 +1,32 @@
-"""What a simulated market is: its users' attributes, its scopes with their planted segments, its products.
+"""What a simulated market is: its users, its scopes with their planted segments, its products and how they are shown.
 
-`easy_market` plants linear tastes along attribute rules; its specification, kept as JSON, is enough to draw every
-picture and to compute every click rate again. Pixels do not belong here, nor who clicks what.
+The specification, kept as JSON, is enough to draw every picture and to compute every click rate again. The two named
+markets are in `easy.py` and `realistic.py`; pixels do not belong here, nor who clicks what.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from osmf_models.simulator.products import Product, make_product
+from osmf_models.simulator.products import Placement, Product
+from osmf_models.simulator.scene_features import STYLE_NAMES
+from osmf_models.simulator.segments import Scope, Segment, Taste, segment_of_combination, segment_shares_of_cell
+from osmf_models.simulator.users import Attribute, Population, check_population
 
-MARKET_FORMAT = "osmf-market/1"
+MARKET_FORMAT = "osmf-market/2"
 MARKET_FILE_NAME = "market.json"
-
-_BASE_RATE = 0.041
-_NUM_STYLES = 5
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One user attribute.
-
-    Attributes:
-        name: of the attribute.
-        values: its bins.
-        parent: an attribute before it that its distribution depends on, or None.
-        probabilities: one row per value of the parent (one row without a parent), one entry per bin.
-    """
-
-    name: str
-    values: tuple[str, ...]
-    parent: str | None
-    probabilities: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Users of one scope who share a taste.
-
-    Attributes:
-        name: of the segment, unique in its scope.
-        conditions: (attribute, allowed values) that must all hold; a user belongs to the first segment that fits.
-        taste: change of the log click rate per unit of measured style, in the order of `FEATURE_NAMES`.
-    """
-
-    name: str
-    conditions: tuple[tuple[str, tuple[str, ...]], ...]
-    taste: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Scope:
-    """One product category and the segments of its users: the first that fits counts, the last fits everyone."""
-
-    name: str
-    segments: tuple[Segment, ...]
+IMAGE_PX = (16, 512)
 
 
 @dataclass(frozen=True)
 class Creative:
-    """One ad picture of a product: the style of its scene, (5,) in [-1, 1], and the seed of the rest."""
+    """One ad picture of a product: the style of its scene, (9,) in [-1, 1], and the seed of the rest."""
 
     creative_id: str
     product_id: str
@@ -75,29 +35,46 @@ class Creative:
 
 
 @dataclass(frozen=True)
+class Season:
+    """By what the click rates of a day differ, whatever is shown.
+
+    Attributes:
+        weekdays: log factor from Monday to Sunday, (7,).
+        daily_spread: standard deviation of a day's own log factor.
+    """
+
+    weekdays: tuple[float, ...] = (0.0,) * 7
+    daily_spread: float = 0.0
+
+
+@dataclass(frozen=True)
 class Market:
     """Everything that fixes a simulated market.
 
     Attributes:
-        name: kind of market.
+        name: kind and version of the market.
         seed: of pictures, styles and users.
         image_px: side of every picture.
-        num_users: user index runs below it.
         num_creatives_per_product: pictures logged for each product.
-        attributes: of the users, a parent before its children.
+        population: its users.
         scopes: product categories.
         products: of all scopes.
+        first_date: day from which drift is counted.
+        season: how days differ.
+        popularity_exponent: impressions of the n-th product of a scope go as n to the minus this.
         examination: by position, the share of impressions at which the picture is looked at, in (0, 1].
     """
 
     name: str
     seed: int
     image_px: int
-    num_users: int
     num_creatives_per_product: int
-    attributes: tuple[Attribute, ...]
+    population: Population
     scopes: tuple[Scope, ...]
     products: tuple[Product, ...]
+    first_date: str = "2026-01-01"
+    season: Season = Season()
+    popularity_exponent: float = 0.0
     examination: tuple[float, ...] = (1.0, 0.7, 0.5)
 
     def scope(self, name: str) -> Scope:
@@ -112,43 +89,76 @@ class Market:
         """Returns the product with this id."""
         return _find(self.products, "product_id", product_id)
 
+    def products_of(self, scope: str) -> tuple[Product, ...]:
+        """Returns the products of a scope."""
+        return tuple(product for product in self.products if product.scope == scope)
+
+    def days_since_start(self, day: date | None) -> float:
+        """Returns how far drift has gone on a day; the first day for None."""
+        return 0.0 if day is None else float((day - date.fromisoformat(self.first_date)).days)
+
 
 _Item = TypeVar("_Item", Scope, Segment, Product)
 
 
-def easy_market(
-    seed: int,
-    *,
-    image_px: int = 32,
-    num_products_per_scope: int = 30,
-    num_creatives_per_product: int = 8,
-    num_users: int = 20_000,
-) -> Market:
-    """Returns the market `easy-1`: four scopes, linear tastes, segments along the attributes' axes.
+def check_market(market: Market) -> Market:
+    """Returns the market.
 
     Raises:
-        ValueError: for a picture below 16 px or an odd side, or anything counted below 1 (creatives: below 2).
+        ValueError: when a setting is impossible, a product's scope unknown, or a rule does not fit the attributes.
     """
-    if image_px < 16 or image_px % 2:
-        raise ValueError(f"image_px is {image_px}: pictures need an even side of at least 16 pixels.")
-    if min(num_products_per_scope, num_users) < 1 or num_creatives_per_product < 2:
-        raise ValueError("a market needs at least one product per scope, one user and two creatives per product.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: it must not be negative.")
-    products = tuple(
-        make_product(scope.name, number, seed, _BASE_RATE)
-        for scope in _EASY_SCOPES
-        for number in range(num_products_per_scope)
+    low, high = IMAGE_PX
+    if not low <= market.image_px <= high or market.image_px % 2:
+        raise ValueError(f"image_px is {market.image_px}: pictures need an even side of {low} to {high} pixels.")
+    if market.num_creatives_per_product < 2:
+        raise ValueError(f"{market.num_creatives_per_product} creatives per product: at least two are needed.")
+    if not market.products or not market.scopes:
+        raise ValueError("a market needs at least one product of one scope.")
+    if not market.examination or min(market.examination) <= 0 or max(market.examination) > 1:
+        raise ValueError(f"examination is {market.examination}: one share in (0, 1] for each position is needed.")
+    check_population(market.population)
+    for scope in market.scopes:
+        segment_of_combination(scope, market.population.attributes)
+    for product in market.products:
+        market.scope(product.scope)
+    return market
+
+
+def with_scopes(market: Market, names: list[str]) -> Market:
+    """Returns the market with some of its scopes only.
+
+    Raises:
+        ValueError: when a name is none of its scopes.
+    """
+    known = [scope.name for scope in market.scopes]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no scope is called {name!r}: market {market.name} has {', '.join(known)}.")
+    return replace(
+        market,
+        scopes=tuple(scope for scope in market.scopes if scope.name in names),
+        products=tuple(product for product in market.products if product.scope in names),
     )
-    return Market(
-        "easy-1", seed, image_px, num_users, num_creatives_per_product, _EASY_ATTRIBUTES, _EASY_SCOPES, products
-    )
+
+
+def with_products(market: Market, products: tuple[Product, ...]) -> Market:
+    """Returns the market with other products: each category is a scope.
+
+    A category takes the segments of the scope of its name; any other takes those of the scopes not named, in turn.
+    """
+    categories = sorted({product.scope for product in products})
+    named = {scope.name: scope for scope in market.scopes}
+    others = [scope for scope in market.scopes if scope.name not in categories] or list(market.scopes)
+    strange = [category for category in categories if category not in named]
+    taken = {category: others[place % len(others)] for place, category in enumerate(strange)}
+    scopes = tuple(replace(named.get(name) or taken[name], name=name) for name in categories)
+    return check_market(replace(market, scopes=scopes, products=products))
 
 
 def creatives_of(market: Market, product_id: str) -> tuple[Creative, ...]:
-    """Returns the logged creatives of a product, their styles uniform in [-1, 1]^5."""
+    """Returns the logged creatives of a product, their styles uniform in [-1, 1]^9."""
     rng = np.random.default_rng([market.seed, 1, *product_id.encode()])
-    styles = rng.uniform(-1, 1, (market.num_creatives_per_product, _NUM_STYLES)).round(6)
+    styles = rng.uniform(-1, 1, (market.num_creatives_per_product, len(STYLE_NAMES))).round(6)
     seeds = rng.integers(0, 2**40, market.num_creatives_per_product)
     return tuple(
         Creative(f"{product_id}-c{number:02d}", product_id, tuple(style.tolist()), int(scene_seed))
@@ -156,33 +166,15 @@ def creatives_of(market: Market, product_id: str) -> tuple[Creative, ...]:
     )
 
 
-@lru_cache(maxsize=8)
-def cell_probabilities(market: Market) -> dict[str, float]:
-    """Returns the share of users in each cell, a cell being `name=value` joined by bars, sorted by name."""
-    shares = {}
-    for bins in itertools.product(*(range(len(attribute.values)) for attribute in market.attributes)):
-        chosen = dict(zip((attribute.name for attribute in market.attributes), bins, strict=True))
-        share = 1.0
-        for attribute in market.attributes:
-            share *= attribute.probabilities[_parent_bin(market, attribute, chosen)][chosen[attribute.name]]
-        values = {attribute.name: attribute.values[chosen[attribute.name]] for attribute in market.attributes}
-        shares["|".join(f"{name}={values[name]}" for name in sorted(values))] = share
-    return shares
-
-
-def segment_of(market: Market, scope: str, cell: str) -> str:
-    """Returns the name of the segment that the users of `cell` belong to in `scope`.
+def segment_shares_of(market: Market, scope: str, cell: str) -> dict[str, float]:
+    """Returns the expected share of each segment among the users of `cell`, `name=value` joined by bars.
 
     Raises:
         ValueError: when the cell is not one of this market's.
     """
-    if cell not in cell_probabilities(market):
-        raise ValueError(f"{cell!r} is no cell of market {market.name}.")
-    values = dict(part.split("=", 1) for part in cell.split("|"))
-    for segment in market.scope(scope).segments:
-        if all(values[name] in allowed for name, allowed in segment.conditions):
-            return segment.name
-    raise ValueError(f"no segment of scope {scope!r} takes {cell!r}.")
+    found = market.scope(scope)
+    shares = segment_shares_of_cell(found, market.population.attributes, cell)
+    return {segment.name: share for segment, share in zip(found.segments, shares, strict=True) if share > 0}
 
 
 def save_market(market: Market, truth_dir: Path) -> None:
@@ -204,16 +196,19 @@ def load_market(truth_dir: Path) -> Market:
     fields = json.loads(path.read_text(), object_hook=lambda found: {k: _frozen(v) for k, v in found.items()})
     if fields.pop("format", None) != MARKET_FORMAT:
         raise ValueError(f"{path} is not of format {MARKET_FORMAT!r}: simulate again.")
-    fields["attributes"] = tuple(Attribute(**attribute) for attribute in fields["attributes"])
-    fields["products"] = tuple(Product(**product) for product in fields["products"])
-    fields["scopes"] = tuple(
-        Scope(scope["name"], tuple(Segment(**segment) for segment in scope["segments"])) for scope in fields["scopes"]
+    population = fields["population"]
+    population["attributes"] = tuple(Attribute(**attribute) for attribute in population["attributes"])
+    fields["population"] = Population(**population)
+    fields["season"] = Season(**fields["season"])
+    fields["products"] = tuple(
+        Product(**product | {"placement": Placement(**product["placement"])}) for product in fields["products"]
     )
+    fields["scopes"] = tuple(Scope(**scope | {"segments": _segments(scope)}) for scope in fields["scopes"])
     return Market(**fields)
 
 
-def _parent_bin(market: Market, attribute: Attribute, chosen: dict[str, int]) -> int:
-    return 0 if attribute.parent is None else chosen[attribute.parent]
+def _segments(scope: dict[str, Any]) -> tuple[Segment, ...]:
+    return tuple(Segment(**segment | {"taste": Taste(**segment["taste"])}) for segment in scope["segments"])
 
 
 def _frozen(value: object) -> object:
@@ -225,56 +220,3 @@ def _find(items: tuple[_Item, ...], field: str, wanted: str) -> _Item:
         if getattr(item, field) == wanted:
             return item
     raise ValueError(f"no {type(items[0]).__name__.lower()} is called {wanted!r}.")
-
-
-_EASY_ATTRIBUTES = (
-    Attribute("age_band", ("18-24", "25-34", "35-49", "50+"), None, ((0.22, 0.30, 0.28, 0.20),)),
-    Attribute("gender", ("female", "male"), None, ((0.54, 0.46),)),
-    Attribute("city_tier", ("tier1", "tier2", "tier3"), None, ((0.35, 0.35, 0.30),)),
-    Attribute(
-        "price_sensitivity",
-        ("low", "medium", "high"),
-        "age_band",
-        ((0.15, 0.35, 0.50), (0.30, 0.40, 0.30), (0.35, 0.40, 0.25), (0.25, 0.35, 0.40)),
-    ),
-    Attribute("device", ("ios", "android"), "city_tier", ((0.55, 0.45), (0.42, 0.58), (0.28, 0.72))),
-    Attribute("membership", ("member", "none"), "price_sensitivity", ((0.52, 0.48), (0.38, 0.62), (0.22, 0.78))),
-)
-
-# Tastes: brightness, warmth, saturation, texture, gradient.
-_EASY_SCOPES = (
-    Scope(
-        "shoe",
-        (
-            Segment(
-                "bargain_youth",
-                (("age_band", ("18-24", "25-34")), ("price_sensitivity", ("high",))),
-                (-0.22, 0.37, 0.44, 0.22, 0.0),
-            ),
-            Segment("young", (("age_band", ("18-24", "25-34")),), (-0.37, -0.44, -0.11, 0.26, 0.15)),
-            Segment("women_35_up", (("gender", ("female",)),), (0.44, 0.33, -0.35, -0.13, 0.0)),
-            Segment("men_35_up", (), (0.18, -0.33, 0.11, -0.44, -0.29)),
-        ),
-    ),
-    Scope(
-        "bag",
-        (
-            Segment(
-                "metropolitan_women",
-                (("gender", ("female",)), ("city_tier", ("tier1",))),
-                (0.33, -0.40, -0.42, 0.0, 0.15),
-            ),
-            Segment("other_women", (("gender", ("female",)),), (0.22, 0.51, 0.29, -0.24, 0.0)),
-            Segment("men", (), (-0.48, -0.13, 0.15, 0.40, -0.15)),
-        ),
-    ),
-    Scope(
-        "lamp",
-        (
-            Segment("members", (("membership", ("member",)),), (-0.44, 0.42, 0.0, 0.22, 0.22)),
-            Segment("ios_guests", (("device", ("ios",)),), (0.46, -0.37, 0.15, -0.26, 0.0)),
-            Segment("android_guests", (), (0.20, 0.15, 0.46, 0.18, -0.40)),
-        ),
-    ),
-    Scope("mug", (Segment("everyone", (), (0.33, 0.40, 0.18, -0.31, 0.13)),)),
-)

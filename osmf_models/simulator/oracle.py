@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 
 import numpy as np
@@ -19,10 +20,11 @@ from osmf_models.simulator.scenes import NUM_STYLES
 from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.truth import MeasuredPictures, everyone, measure_pictures, mixed_click_rates
 
-_NUM_CORNER_SEEDS = 3
-_NUM_UNIFORM = 96
-_NUM_REFINED = 64
-_REFINE_SCALES = (0.25, 0.08)
+_NUM_UNIFORM = 128
+_NUM_GUESSED = 4096
+_NUM_TRIED = 32
+_NUM_REFINED = 48
+_REFINE_SCALES = (0.3, 0.15, 0.06)
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class BestPicture:
 
     Attributes:
         image: RGB, (H, W, 3).
-        style: of its scene, (5,) in [-1, 1].
+        style: of its scene, (9,) in [-1, 1].
         scene_seed: of its scene.
         ctr_rate: true click rate at position 1, mean over the mix of segments.
     """
@@ -44,57 +46,61 @@ class BestPicture:
 
 @dataclass(frozen=True)
 class _Candidates:
-    styles: Array  # (B, 5)
+    styles: Array  # (B, 9)
     seeds: NDArray[np.int64]  # (B,)
     images: Pixels  # (B, H, W, 3)
     measured: MeasuredPictures
 
 
-def best_picture(market: Market, scope: str, segment_weights: Mapping[str, float], product_id: str) -> BestPicture:
+def best_picture(
+    market: Market, scope: str, segment_weights: Mapping[str, float], product_id: str, day: date | None = None
+) -> BestPicture:
     """Returns the best picture of a product for a weighted mix of the scope's segments.
 
-    Click rates of a mix are convex in the style, so the search starts at the corners of the styles' cube and at
-    uniform styles, each in several scenes, then refines around the best.
+    The search draws uniform styles, then those that would be best of thousands if scenes met their style exactly, then
+    refines around the best picture found so far.
     """
-    best = _pick(market, scope, segment_weights, product_id, _start(market, product_id))
+
+    def pick(candidates: _Candidates) -> BestPicture:
+        rates = mixed_click_rates(market, scope, segment_weights, product_id, candidates.measured, day)
+        best = int(rates.argmax())
+        image, style, seed = candidates.images[best], candidates.styles[best], int(candidates.seeds[best])
+        return BestPicture(image, style, seed, float(rates[best]))
+
+    best = pick(_start(market, product_id))
     rng = np.random.default_rng([market.seed, 2, best.scene_seed])
-    for scale in _REFINE_SCALES:
-        styles = np.clip(best.style + rng.normal(0, scale, (_NUM_REFINED, NUM_STYLES)), -1, 1)
-        seeds = np.where(np.arange(_NUM_REFINED) % 2, best.scene_seed, rng.integers(0, 2**40, _NUM_REFINED))
-        found = _pick(market, scope, segment_weights, product_id, _measure(market, product_id, styles, seeds))
+    guessed = rng.uniform(-1, 1, (_NUM_GUESSED, NUM_STYLES))
+    as_wished = MeasuredPictures(guessed, np.ones(len(guessed)))
+    order = np.argsort(-mixed_click_rates(market, scope, segment_weights, product_id, as_wished, day))
+    for scale in (0.0, *_REFINE_SCALES):
+        near = np.clip(best.style + rng.normal(0, scale, (_NUM_REFINED, NUM_STYLES)), -1, 1)
+        styles = near if scale else guessed[order[:_NUM_TRIED]]
+        seeds = np.where(np.arange(len(styles)) % 2, best.scene_seed, rng.integers(0, 2**40, len(styles)))
+        found = pick(_measure(market, product_id, styles, seeds))
         best = max(best, found, key=lambda picture: picture.ctr_rate)
     return best
 
 
-def oracle_ctr(market: Market, scope: str, segment_weights: Mapping[str, float], product_id: str) -> float:
+def oracle_ctr(
+    market: Market, scope: str, segment_weights: Mapping[str, float], product_id: str, day: date | None = None
+) -> float:
     """Returns the best achievable true click rate of a product for a weighted mix of segments."""
-    return best_picture(market, scope, segment_weights, product_id).ctr_rate
+    return best_picture(market, scope, segment_weights, product_id, day).ctr_rate
 
 
-def best_single(market: Market, product_id: str) -> BestPicture:
+def best_single(market: Market, product_id: str, day: date | None = None) -> BestPicture:
     """Returns the one picture of a product that is best for all users of its scope together: one size fits all."""
     scope = market.product(product_id).scope
-    return best_picture(market, scope, everyone(market, scope), product_id)
+    return best_picture(market, scope, everyone(market, scope), product_id, day)
 
 
 @lru_cache(maxsize=64)
 def _start(market: Market, product_id: str) -> _Candidates:
     rng = np.random.default_rng([market.seed, 3, *product_id.encode()])
-    corners = np.stack(np.meshgrid(*([[-1.0, 1.0]] * NUM_STYLES)), axis=-1).reshape(-1, NUM_STYLES)
-    styles = np.concatenate([*[corners] * _NUM_CORNER_SEEDS, rng.uniform(-1, 1, (_NUM_UNIFORM, NUM_STYLES))])
+    styles = rng.uniform(-1, 1, (_NUM_UNIFORM, NUM_STYLES))
     return _measure(market, product_id, styles, rng.integers(0, 2**40, len(styles)))
 
 
 def _measure(market: Market, product_id: str, styles: Array, seeds: NDArray[np.int64]) -> _Candidates:
     images = draw_pictures(market, product_id, styles, seeds)
     return _Candidates(styles, seeds, images, measure_pictures(market, product_id, images / 255.0))
-
-
-def _pick(
-    market: Market, scope: str, segment_weights: Mapping[str, float], product_id: str, candidates: _Candidates
-) -> BestPicture:
-    rates = mixed_click_rates(market, scope, segment_weights, product_id, candidates.measured)
-    best = int(rates.argmax())
-    return BestPicture(
-        candidates.images[best], candidates.styles[best], int(candidates.seeds[best]), float(rates[best])
-    )

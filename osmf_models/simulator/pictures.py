@@ -29,7 +29,7 @@ def cutout(market: Market, product_id: str) -> Array:
 
 
 def draw_pictures(market: Market, product_id: str, styles: Array, scene_seeds: NDArray[np.int64]) -> Pixels:
-    """Returns a product in scenes of the given styles, (B, 5) in [-1, 1], as RGB, (B, H, W, 3)."""
+    """Returns a product in scenes of the given styles, (B, 9) in [-1, 1], as RGB, (B, H, W, 3)."""
     product = cutout(market, product_id)
     scenes = render_scenes(styles, market.image_px, scene_seeds, product[..., 3])
     return _rounded(place_product(scenes, product))

@@ -1,59 +1,87 @@
-"""The simulated market's products: what each is called, costs and looks like.
+"""The simulated market's catalogue: what each product is called, costs and looks like.
 
-A product is a variant of its scope in two colours with three proportions; `draw_cutout` draws it at its one fixed
-place. Scenes, users and click rates do not belong here.
+A product is a variant of its scope in two colours with three proportions at one placement, or a team's own cut-out.
+How a category is drawn lies in `drawings_*`, how own cut-outs are read in `own_products`; scenes, users and click
+rates do not belong here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from osmf_models.simulator.shapes import (
-    Array,
-    Colour,
-    Layer,
-    Point,
-    curve,
-    ellipse,
-    flatten,
-    grid,
-    polygon,
-    ring,
-    rounded_box,
-    stroke,
-)
+from osmf_models.simulator.drawings_hand import draw_bottle, draw_phone
+from osmf_models.simulator.drawings_home import draw_chair, draw_lamp, draw_mug
+from osmf_models.simulator.drawings_look import Drawing, Look
+from osmf_models.simulator.drawings_own import fit_cutout
+from osmf_models.simulator.drawings_wear import draw_bag, draw_shoe, draw_watch
+from osmf_models.simulator.shapes import Array, Colour, Placement, flatten, grid
+
+CATEGORIES = ("shoe", "bag", "watch", "lamp", "chair", "bottle", "phone", "mug")
+PRICE_BANDS = ("budget", "mid", "premium")
+OWN_VARIANT = "own"
+VARIANTS = {
+    "shoe": ("low sneaker", "high-top sneaker", "slip-on shoe", "ankle boot"),
+    "bag": ("satchel", "tote bag", "round bag"),
+    "watch": ("round watch", "square watch", "diver watch"),
+    "lamp": ("cone table lamp", "drum table lamp", "dome table lamp"),
+    "chair": ("dining chair", "shell chair", "armchair"),
+    "bottle": ("sports bottle", "thermos bottle", "glass bottle"),
+    "phone": ("slim phone", "camera phone", "flagship phone"),
+    "mug": ("straight mug", "tapered mug", "round mug"),
+}
 
 _COLOURS: dict[str, Colour] = {
-    "Red": (0.80, 0.16, 0.16),
-    "Coral": (0.94, 0.45, 0.36),
-    "Mustard": (0.87, 0.65, 0.16),
+    "Red": (0.78, 0.17, 0.17),
+    "Coral": (0.88, 0.43, 0.35),
+    "Mustard": (0.83, 0.62, 0.17),
     "Olive": (0.45, 0.48, 0.22),
     "Green": (0.18, 0.52, 0.32),
-    "Teal": (0.12, 0.50, 0.54),
+    "Teal": (0.13, 0.50, 0.54),
     "Blue": (0.20, 0.40, 0.76),
-    "Navy": (0.14, 0.20, 0.42),
+    "Navy": (0.15, 0.21, 0.42),
     "Plum": (0.46, 0.20, 0.44),
     "Tan": (0.72, 0.52, 0.34),
-    "White": (0.93, 0.92, 0.89),
-    "Charcoal": (0.22, 0.22, 0.25),
+    "White": (0.87, 0.86, 0.83),
+    "Charcoal": (0.24, 0.24, 0.27),
 }
-_ACCENTS: tuple[Colour, ...] = ((0.96, 0.95, 0.92), (0.16, 0.16, 0.18), (0.93, 0.78, 0.42), (0.62, 0.42, 0.26))
+_ACCENTS: tuple[Colour, ...] = ((0.87, 0.86, 0.83), (0.17, 0.17, 0.19), (0.86, 0.72, 0.40), (0.60, 0.41, 0.26))
+_COLOUR_RANGE = (0.08, 0.90)
 _MATERIALS = {
     "shoe": ("canvas", "leather", "suede"),
     "bag": ("leather", "canvas", "woven"),
-    "lamp": ("linen", "brass", "paper"),
+    "watch": ("leather", "silicone", "nylon"),
+    "lamp": ("linen", "cotton", "paper"),
+    "chair": ("oak", "velvet", "linen"),
+    "bottle": ("steel", "glass", "recycled"),
+    "phone": ("glass", "aluminium", "ceramic"),
     "mug": ("stoneware", "enamel", "porcelain"),
 }
-VARIANTS = {
-    "shoe": ("low sneaker", "high-top sneaker", "slip-on shoe"),
-    "bag": ("satchel", "tote bag", "round bag"),
-    "lamp": ("cone table lamp", "drum table lamp", "dome table lamp"),
-    "mug": ("straight mug", "tapered mug", "round mug"),
+_MEDIAN_PRICES = {
+    "shoe": 59.0,
+    "bag": 89.0,
+    "watch": 129.0,
+    "lamp": 45.0,
+    "chair": 149.0,
+    "bottle": 24.0,
+    "phone": 499.0,
+    "mug": 14.0,
 }
-_MEDIAN_PRICES = {"shoe": 59.0, "bag": 89.0, "lamp": 45.0, "mug": 14.0}
+_PRICE_SPREAD = 0.3  # standard deviation of the log price
+_TERCILE = 0.43  # a third of a normal distribution lies beyond this many standard deviations on either side
+_BASE_RATE_SPREAD = 0.2  # standard deviation of the log base rate
+_BASE_RATE_RANGE = (0.01, 0.05)
+_DRAWINGS: dict[str, Drawing] = {
+    "shoe": draw_shoe,
+    "bag": draw_bag,
+    "watch": draw_watch,
+    "lamp": draw_lamp,
+    "chair": draw_chair,
+    "bottle": draw_bottle,
+    "phone": draw_phone,
+    "mug": draw_mug,
+}
 
 
 @dataclass(frozen=True)
@@ -64,200 +92,112 @@ class Product:
         product_id: `scope-NNN`.
         scope: product category.
         title: as shown to users.
-        price: in the shop's currency.
+        price: in the shop's currency, above 0.
+        price_band: one of `PRICE_BANDS`, by the prices of its category.
+        attributes: (name, value) pairs, as in a shop's catalogue.
         base_rate: click rate at position 1 of a picture that nobody likes more or less than another, in (0, 1).
-        variant: one of `VARIANTS[scope]`.
+        variant: one of `VARIANTS[scope]`, or `OWN_VARIANT` for a team's own cut-out.
         colour: main colour, RGB in [0, 1].
         accent: second colour, RGB in [0, 1].
         proportions: three numbers in [-1, 1]: width, height and detail.
+        placement: where it stands and how large.
+        cutout_png: base64 of an RGBA PNG for a team's own cut-out, empty for a drawn product.
     """
 
     product_id: str
     scope: str
     title: str
     price: float
+    price_band: str
+    attributes: tuple[tuple[str, str], ...]
     base_rate: float
     variant: str
     colour: Colour
     accent: Colour
     proportions: tuple[float, float, float]
+    placement: Placement
+    cutout_png: str = ""
 
 
 def make_product(scope: str, number: int, seed: int, base_rate: float) -> Product:
-    """Returns product `number` of `scope`, drawn at random by seed; `base_rate` is the median of the market."""
+    """Returns product `number` of `scope`, drawn at random by seed.
+
+    Args:
+        scope: one of `CATEGORIES`.
+        number: of the product in its scope, from 0; neighbours differ in variant.
+        seed: of the market.
+        base_rate: median click rate of the market's products, in (0, 1).
+
+    Raises:
+        ValueError: when no drawing of the scope exists.
+    """
+    if scope not in CATEGORIES:
+        raise ValueError(f"nothing draws a product of scope {scope!r}; choose one of {', '.join(CATEGORIES)}.")
     rng = np.random.default_rng([seed, number, *scope.encode()])
     colour_name = list(_COLOURS)[rng.integers(len(_COLOURS))]
     material = _MATERIALS[scope][rng.integers(len(_MATERIALS[scope]))]
     variant = VARIANTS[scope][number % len(VARIANTS[scope])]
     accent = _ACCENTS[rng.integers(len(_ACCENTS))]
     width, height, detail = (round(float(value), 4) for value in rng.uniform(-1, 1, 3))
+    price = round(round(_MEDIAN_PRICES[scope] * float(np.exp(rng.normal(0, _PRICE_SPREAD)))) - 0.01, 2)
     return Product(
         product_id=f"{scope}-{number:03d}",
         scope=scope,
         title=f"{colour_name} {material} {variant}",
-        price=round(_MEDIAN_PRICES[scope] * float(np.exp(rng.normal(0, 0.3)))) - 0.01,
-        base_rate=round(base_rate * float(np.exp(rng.normal(0, 0.2))), 6),
+        price=price,
+        price_band=_price_band(scope, price),
+        attributes=(("colour", colour_name), ("material", material), ("style", variant)),
+        base_rate=draw_base_rate(rng, base_rate),
         variant=variant,
         colour=_varied(_COLOURS[colour_name], rng),
         accent=accent if _contrast(accent, _COLOURS[colour_name]) > 0.25 else _ACCENTS[1 - int(sum(accent) < 1.5)],
         proportions=(width, height, detail),
+        placement=draw_placement(rng),
     )
 
 
 def draw_cutout(product: Product, image_px: int) -> Array:
-    """Returns the product alone at its place, RGBA in [0, 1], (H, W, 4), transparent elsewhere."""
-    x, y = grid(image_px)
-    return flatten(_DRAWINGS[product.scope](x, y, product), image_px)
+    """Returns the product alone at its place, RGBA in [0, 1], (H, W, 4), colour not premultiplied.
+
+    Raises:
+        ValueError: when a product of this scope can neither be drawn nor brings its own cut-out.
+    """
+    if product.cutout_png:
+        return fit_cutout(product.cutout_png, product.placement, image_px)
+    if product.scope not in _DRAWINGS:
+        raise ValueError(f"product {product.product_id} has no cut-out and nothing draws scope {product.scope!r}.")
+    x, y = grid(image_px, product.placement)
+    look = Look(product.variant, product.colour, product.accent, product.proportions)
+    return flatten(x, y, _DRAWINGS[product.scope](x, y, look))
+
+
+def draw_placement(rng: np.random.Generator) -> Placement:
+    """Returns a mild random placement that keeps a product and its shadow inside the picture."""
+    scale, x, foot = (round(float(rng.uniform(*ends)), 4) for ends in ((0.85, 1.0), (0.47, 0.53), (0.80, 0.86)))
+    return Placement(scale=scale, x=x, foot=foot)
+
+
+def draw_base_rate(rng: np.random.Generator, median: float) -> float:
+    """Returns a product's base click rate, log-normal around the market's median, clipped to [0.01, 0.05]."""
+    return round(float(np.clip(median * np.exp(rng.normal(0, _BASE_RATE_SPREAD)), *_BASE_RATE_RANGE)), 6)
+
+
+def nearest_colour_name(colour: Colour) -> str:
+    """Returns the catalogue's name for the colour that is closest."""
+    return min(_COLOURS, key=lambda name: _contrast(colour, _COLOURS[name]))
+
+
+def _price_band(scope: str, price: float) -> str:
+    step = _TERCILE * _PRICE_SPREAD
+    bounds = [_MEDIAN_PRICES[scope] * float(np.exp(sign * step)) for sign in (-1, 1)]
+    return PRICE_BANDS[int(np.searchsorted(bounds, price))]
 
 
 def _varied(colour: Colour, rng: np.random.Generator) -> Colour:
-    red, green, blue = (round(float(value), 4) for value in np.clip(colour + rng.normal(0, 0.025, 3), 0.04, 0.96))
+    drawn = np.clip(colour + rng.normal(0, 0.025, 3), *_COLOUR_RANGE)
+    red, green, blue = (round(float(value), 4) for value in drawn)
     return red, green, blue
 
 
 def _contrast(one: Colour, other: Colour) -> float:
     return float(np.abs(np.subtract(one, other)).mean())
-
-
-def _tinted(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(1.0, channel * factor) for channel in colour)
-    return red, green, blue
-
-
-def _draw_shoe(x: Array, y: Array, product: Product) -> list[Layer]:
-    wide, tall, detail = product.proportions
-    left, right = 0.11 - 0.02 * wide, 0.90 + 0.02 * wide
-    collar = {"low sneaker": 0.46, "high-top sneaker": 0.29, "slip-on shoe": 0.52}[product.variant] - 0.03 * tall
-    half_sole, floor = 0.055 + 0.012 * detail, 0.84
-    top = floor - 2 * half_sole
-    instep = 0.47 + 0.03 * wide
-    outline: list[Point] = [
-        (left + 0.02, top + 0.03),
-        (left + 0.01, collar + 0.10),
-        (left + 0.03, collar),
-        (left + 0.20, collar + 0.045),
-        (instep - 0.08, collar + 0.01),
-        (instep + 0.06, (collar + top) / 2 - 0.01),
-        (right - 0.17, top - 0.13),
-        (right - 0.04, top - 0.09),
-        (right - 0.01, top + 0.03),
-    ]
-    upper = polygon(x, y, curve(outline))
-    toe = np.maximum(upper, ellipse(x, y, (right - 0.04, top + 0.02), (0.16, 0.15)))
-    heel = np.maximum(upper, x - left - 0.09)
-    layers = [
-        Layer(upper, product.colour),
-        Layer(ellipse(x, y, (left + 0.17, collar + 0.025), (0.14, 0.03)), _tinted(product.colour, 0.4), 0.2),
-        Layer(heel, _tinted(product.colour, 0.78)),
-    ]
-    if product.variant == "slip-on shoe":
-        gusset: list[Point] = [(instep - 0.10, collar + 0.06), (instep + 0.02, top - 0.10)]
-        layers.append(Layer(np.maximum(upper, stroke(x, y, gusset, 0.045)), _tinted(product.colour, 0.6)))
-    else:
-        layers += [Layer(toe, product.accent), *_laces(x, y, (instep, collar), top, product.accent)]
-    sole = rounded_box(x, y, ((left + right) / 2, floor - half_sole), ((right - left) / 2, half_sole), half_sole * 0.8)
-    tread = np.maximum(sole, floor - 0.035 - y)
-    return [*layers, Layer(sole, (0.95, 0.94, 0.91), 0.5), Layer(tread, _tinted(product.colour, 0.55), 0.2)]
-
-
-def _laces(x: Array, y: Array, start: Point, top: float, colour: Colour) -> list[Layer]:
-    drop = (top - start[1]) * 0.52
-    layers = []
-    for step in (0.18, 0.5, 0.82):
-        px, py = start[0] - 0.06 + 0.16 * step, start[1] + 0.03 + drop * step
-        layers.append(Layer(stroke(x, y, [(px - 0.085, py + 0.055), (px + 0.02, py)], 0.014), colour, 0.2))
-    return layers
-
-
-def _draw_bag(x: Array, y: Array, product: Product) -> list[Layer]:
-    wide, tall, detail = product.proportions
-    half_width, floor = 0.31 + 0.03 * wide, 0.86
-    top = {"satchel": 0.46, "tote bag": 0.38, "round bag": 0.40}[product.variant] - 0.03 * tall
-    dark, handle_top = _tinted(product.colour, 0.62), top - 0.17 - 0.03 * detail
-    taper = {"satchel": 0.03, "tote bag": -0.045, "round bag": 0.0}[product.variant]
-    if product.variant == "round bag":
-        body = ellipse(x, y, (0.5, (top + floor) / 2), (half_width, (floor - top) / 2))
-    else:
-        corners: list[Point] = [
-            (0.53 - half_width + taper, top + 0.03),
-            (0.47 + half_width - taper, top + 0.03),
-            (0.47 + half_width, floor - 0.03),
-            (0.53 - half_width, floor - 0.03),
-        ]
-        body = polygon(x, y, corners, 0.03)
-    reach = half_width * (0.62 if product.variant == "tote bag" else 0.5)
-    arc: list[Point] = [
-        (0.5 - reach * float(np.cos(a)), top + 0.06 + (handle_top - top - 0.06) * float(np.sin(a)))
-        for a in np.linspace(0, np.pi, 13)
-    ]
-    layers = [Layer(stroke(x, y, arc, 0.024), dark, 0.4), Layer(body, product.colour)]
-    flap_floor = top + (floor - top) * (0.5 + 0.06 * detail)
-    if product.variant == "tote bag":
-        pocket = np.maximum(body, rounded_box(x, y, (0.5, floor - 0.12), (half_width, 0.03), 0.0))
-        return [*layers, Layer(pocket, product.accent, 0.4)]
-    flap = np.maximum(body, ellipse(x, y, (0.5, top), (half_width * 1.25, flap_floor - top)))
-    clasp = rounded_box(x, y, (0.5, flap_floor), (0.045, 0.05), 0.02)
-    return [*layers, Layer(flap, _tinted(product.colour, 0.8), 0.9), Layer(clasp, product.accent, 0.5)]
-
-
-def _draw_lamp(x: Array, y: Array, product: Product) -> list[Layer]:
-    wide, tall, detail = product.proportions
-    half_width, top, floor = 0.31 + 0.03 * wide, 0.13 - 0.02 * tall, 0.87
-    rim = 0.52 - 0.02 * tall
-    narrow = {"cone table lamp": 0.42, "drum table lamp": 0.86, "dome table lamp": 0.3}[product.variant] * half_width
-    if product.variant == "dome table lamp":
-        bowl = ellipse(x, y, (0.5, rim), (half_width, rim - top))
-        shade = np.maximum(bowl, y - rim)
-    else:
-        corners: list[Point] = [
-            (0.5 - narrow, top),
-            (0.5 + narrow, top),
-            (0.5 + half_width, rim),
-            (0.5 - half_width, rim),
-        ]
-        shade = polygon(x, y, corners, 0.012)
-    band = np.maximum(shade, np.minimum(rim - 0.03 - y, 1.0))
-    glow = np.maximum(shade, ellipse(x, y, (0.5, rim - 0.06), (half_width * 0.6, 0.2)))
-    foot_width = 0.17 + 0.02 * detail
-    foot = np.maximum(ellipse(x, y, (0.5, floor), (foot_width, 0.085)), y - floor)
-    stem = rounded_box(x, y, (0.5, 0.68), (0.026, 0.2), 0.01)
-    belly = ellipse(x, y, (0.5, 0.70), (0.075 + 0.02 * detail, 0.09))
-    metal = _tinted(product.accent, 0.85)
-    return [
-        Layer(stem, metal, 0.5),
-        Layer(belly, metal),
-        Layer(foot, metal),
-        Layer(shade, product.colour, 0.8),
-        Layer(glow, _tinted(product.colour, 1.3), 0.5),
-        Layer(band, _tinted(product.colour, 0.65), 0.4),
-    ]
-
-
-def _draw_mug(x: Array, y: Array, product: Product) -> list[Layer]:
-    wide, tall, detail = product.proportions
-    half_width, top, floor, middle = 0.245 + 0.02 * wide, 0.33 - 0.035 * tall, 0.86, 0.43
-    foot = half_width * {"straight mug": 0.96, "tapered mug": 0.70, "round mug": 0.72}[product.variant]
-    belly = half_width * {"straight mug": 1.0, "tapered mug": 0.9, "round mug": 1.12}[product.variant]
-    side: list[Point] = [(half_width, top), (belly, (top + floor) / 2), (foot, floor - 0.05), (foot * 0.85, floor)]
-    outline: list[Point] = [(middle + dx, py) for dx, py in side] + [(middle - dx, py) for dx, py in reversed(side)]
-    body = polygon(x, y, outline, 0.01)
-    centre: Point = (middle + belly, (top + floor) / 2 - 0.02)
-    handle = ring(x, y, centre, (0.15 + 0.015 * detail, 0.155 + 0.02 * detail), 0.03)
-    stripe = np.maximum(body, np.abs(y - (top + floor) / 2 - 0.02) - 0.05 - 0.02 * detail)
-    rim = ellipse(x, y, (middle, top), (half_width + 0.01, 0.055))
-    tea = ellipse(x, y, (middle, top + 0.008), (half_width - 0.025, 0.036))
-    return [
-        Layer(handle, _tinted(product.colour, 0.88), 0.5),
-        Layer(body, product.colour, 0.9),
-        Layer(stripe, product.accent, 0.9),
-        Layer(rim, _tinted(product.colour, 1.15), 0.3),
-        Layer(tea, (0.36, 0.20, 0.10), 0.3),
-    ]
-
-
-_DRAWINGS: dict[str, Callable[[Array, Array, Product], list[Layer]]] = {
-    "shoe": _draw_shoe,
-    "bag": _draw_bag,
-    "lamp": _draw_lamp,
-    "mug": _draw_mug,
-}

@@ -1,61 +1,91 @@
 """Backdrops with a continuous style: a studio wall behind a table, drawn so that the style can be measured back.
 
-A style has five entries in [-1, 1], in the order of `image_features.FEATURE_NAMES`. Everything else about a scene
-(hues, grain, where the table begins, where the light falls) is nuisance, fixed by the scene's seed. Who likes which
-style does not belong here.
+A style has nine entries in [-1, 1], in the order of `scene_features.STYLE_NAMES`. Everything else about a scene (hues,
+where the light falls, where props lie) is nuisance, fixed by the scene's seed. The parts of a scene belong to
+`backdrop`, who likes which style to the market.
 
-The colours: a pixel of luma L with middle channel between red and blue has R - B = w and max - min = |w|. The wall
-takes one sign of w and the table the other, so that the mean of w is the warmth and the mean of |w| the saturation;
-the place of green between red and blue stays free (this project's own design).
+The colours: a pixel of luma L has red minus blue w and green minus the mean of red and blue g, and so a largest minus
+smallest channel of max(|w|, |w| / 2 + |g|). Wall and table have one w each, apart so far that the horizon shows, which
+together make the warmth; g tops up the saturation; props change g alone (this project's own design).
 
-Shapes: `B` scenes, `H W` pixels, `K` waves of the grain.
+Shapes: `B` scenes, `H W` pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from osmf_models.image_features import FEATURE_NAMES, Array, measure_images
+from osmf_models.image_features import Array
+from osmf_models.simulator.backdrop import (
+    Nuisance,
+    centres,
+    draw_nuisance,
+    light_pool,
+    props,
+    shadow_shape,
+    wall_cover,
+    waves,
+)
+from osmf_models.simulator.scene_features import (
+    STYLE_CENTRE,
+    STYLE_NAMES,
+    STYLE_SCALE,
+    is_clear,
+    measure_scenes,
+    shadow_weights,
+)
 
-NUM_STYLES = len(FEATURE_NAMES)
-# What a style of 0 renders to, and how far a style of 1 is from it, per feature, outside the product.
-STYLE_CENTRE = np.array([0.53, 0.0, 0.26, 0.028, 0.0])
-STYLE_SCALE = np.array([0.15, 0.13, 0.11, 0.016, 0.20])
+NUM_STYLES = len(STYLE_NAMES)
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-_NUM_WAVES = 5
-_WAVELENGTH_PX = (5.0, 10.0)
+_MAX_CORRECTION = 0.8  # of a style's scale
 _GAMUT = (0.03, 0.97)
-_SHADOW = 0.15
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_MAX_WARMTH = 0.38  # of wall or table
+_FULL_PROPS = 0.042  # target at which each cell holds a prop
+_MAX_PROP = 0.22  # departure of one prop's green; where few props show, the target is missed
+_MIN_GRAIN = 0.001  # step between pixels
 _COLUMN = (slice(None), None, None)  # turns (B,) into (B, 1, 1)
 
 
 @dataclass(frozen=True)
-class _Nuisance:
-    """What a scene's seed decides; every field (B,) but the last three, (B, K)."""
+class _Fields:
+    """Parts of scenes that no correction changes; every field (B, H, W)."""
 
-    horizon: Array  # share of the height at which the table begins
-    wall_is_warm: Array  # 1 or -1
-    wall_green: Array  # place of green between the smallest channel (0) and the largest (1)
-    table_green: Array
-    table_luma: Array  # luma step from wall to table
-    light_x: Array
-    light_strength: Array
-    wave_angle: Array  # radians
-    wave_length_px: Array
-    wave_phase: Array  # radians
+    pool: Array  # luma of the lamp's light
+    grain: Array  # luma, neutral in brightness, gradient and shadow, of mean squared step 1
+    props: Array  # green minus the mean of red and blue, of mean size 1
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the product's outline means for every scene behind it.
+
+    Attributes:
+        alpha: share of each pixel that the product covers, (H, W).
+        pairs: whether a pixel and the next one down, and across, show scene alone, (H - 1, W) and (H, W - 1).
+        weights: of each pixel's luma in brightness, gradient and shadow, (F, H, W); F is 2 where no shadow can be seen.
+        fields: luma fields that together can change these in any wished way, (F, H, W).
+    """
+
+    alpha: Array
+    pairs: tuple[Array, Array]
+    weights: Array
+    fields: Array
 
 
 def render_scenes(styles: Array, image_px: int, seeds: NDArray[np.int64], product_alpha: Array | None = None) -> Array:
     """Returns one backdrop per style, RGB in [0, 1], (B, H, W, 3).
 
+    Each scene is drawn, measured, and drawn again with its targets corrected by what was missed.
+
     Args:
-        styles: in [-1, 1], (B, 5).
+        styles: in [-1, 1], (B, 9).
         image_px: side H = W of the picture.
-        seeds: one per scene, (B,); the same style and seed give the same picture.
+        seeds: one per scene, (B,); the same style, seed and alpha give the same picture.
         product_alpha: where a product will stand, in [0, 1], (H, W): its shadow falls on the scene and the style is
             met outside it; None for an empty scene.
 
@@ -64,15 +94,20 @@ def render_scenes(styles: Array, image_px: int, seeds: NDArray[np.int64], produc
     """
     if styles.ndim != 2 or styles.shape[1] != NUM_STYLES or seeds.shape != styles.shape[:1]:
         raise ValueError(f"expected styles (B, {NUM_STYLES}) and seeds (B,), got {styles.shape} and {seeds.shape}.")
-    if np.abs(styles).max(initial=0.0) > 1.0:
+    if not np.abs(styles).max(initial=0.0) <= 1.0:
         raise ValueError("a style lies outside [-1, 1].")
     alpha = np.zeros((image_px, image_px)) if product_alpha is None else product_alpha
-    nuisance = _draw_nuisance(seeds)
+    if alpha.shape != (image_px, image_px):
+        raise ValueError(f"expected a product_alpha ({image_px}, {image_px}), got {alpha.shape}.")
+    if not len(styles):
+        return np.zeros((0, image_px, image_px, 3))
+    nuisance, place = draw_nuisance(seeds), _place(alpha)
     target = STYLE_CENTRE + STYLE_SCALE * styles
-    wall = _wall_cover(nuisance, image_px)
-    luma = _lit_luma(nuisance, target, wall, alpha)
-    luma = luma + _grain(nuisance, luma, target[:, 3], 1.0 - alpha)
-    return _coloured(nuisance, luma, target, wall, 1.0 - alpha)
+    fields = _fields(nuisance, place, target)
+    masks = np.broadcast_to(alpha, (len(styles), image_px, image_px))
+    missed = target - measure_scenes(_draw(nuisance, place, fields, target), masks)
+    most = _MAX_CORRECTION * STYLE_SCALE
+    return _draw(nuisance, place, fields, target + np.clip(missed, -most, most))
 
 
 def place_product(scenes: Array, cutout: Array) -> Array:
@@ -86,114 +121,111 @@ def place_product(scenes: Array, cutout: Array) -> Array:
     return scenes * (1.0 - alpha) + colour * alpha
 
 
-def normalise_features(features: Array) -> Array:
-    """Returns measured features on the scale of styles: scenes span about [-1, 1], anything harsher is clipped."""
-    return np.clip((features - STYLE_CENTRE) / STYLE_SCALE, -1.0, 1.0)
+def _place(alpha: Array) -> _Place:
+    visible, half = 1.0 - alpha, len(alpha) // 2
+    upper = np.arange(len(alpha))[:, None] < half
+    split = [visible * part / (visible * part).sum() for part in (upper, ~upper)]
+    weights, fields = [visible / visible.sum(), split[0] - split[1]], [np.ones_like(alpha), _slope(len(alpha))]
+    shadow = shadow_weights(alpha[None])[0]
+    if alpha.max() > 0.5 and shadow.any():
+        weights.append(shadow)
+        fields.append(-shadow_shape(alpha))
+    solid = (visible > 0.99).astype(float)
+    return _Place(alpha, (solid[1:] * solid[:-1], solid[:, 1:] * solid[:, :-1]), np.stack(weights), np.stack(fields))
 
 
-def measure_styles(images: Array, masks: Array) -> Array:
-    """Returns the style that pictures show outside their product, (B, 5) in [-1, 1]; arguments as `measure_images`."""
-    return normalise_features(measure_images(images, masks))
+def _slope(image_px: int) -> Array:
+    return np.cos(np.pi * centres(image_px))[:, None] * np.ones(image_px)
 
 
-def _draw_nuisance(seeds: NDArray[np.int64]) -> _Nuisance:
-    num_scalars = 7
-    draws = np.stack([np.random.default_rng(int(seed)).random(num_scalars + 3 * _NUM_WAVES) for seed in seeds])
-    scalars, waves = draws[:, :num_scalars].T, draws[:, num_scalars:].reshape(-1, 3, _NUM_WAVES)
-    spread = np.pi * (waves[:, :1, :1] + 0.22 * (waves[:, :1] - 0.5))
-    shortest, longest = _WAVELENGTH_PX
-    return _Nuisance(
-        horizon=0.50 + 0.14 * scalars[0],
-        wall_is_warm=np.where(scalars[1] < 0.5, 1.0, -1.0),
-        wall_green=0.3 + 0.45 * scalars[2],
-        table_green=0.3 + 0.45 * scalars[3],
-        table_luma=0.10 * (scalars[4] - 0.5),
-        light_x=0.2 + 0.6 * scalars[5],
-        light_strength=0.02 + 0.05 * scalars[6],
-        wave_angle=spread[:, 0],
-        wave_length_px=shortest + (longest - shortest) * waves[:, 1],
-        wave_phase=2 * np.pi * waves[:, 2],
+def _fields(nuisance: Nuisance, place: _Place, target: Array) -> _Fields:
+    image_px, visible = len(place.alpha), is_clear(place.alpha)
+    grain = _steered(waves(nuisance, np.exp(target[:, 6]), image_px), place, np.zeros((len(target), 3)))
+    prop = props(nuisance, np.clip(target[:, 7] / _FULL_PROPS, 0.0, 1.0) ** 0.6, image_px)
+    row_means = (prop * visible).sum(2) / np.maximum(visible.sum(1), 1)
+    prop_size = (np.abs(prop - row_means[..., None]) * visible).sum((1, 2)) / np.maximum(visible.sum(), 1)
+    return _Fields(
+        pool=light_pool(nuisance, image_px),
+        grain=grain / np.sqrt(_squared_step(grain, place))[_COLUMN],
+        props=prop / np.maximum(prop_size, target[:, 7] / _MAX_PROP)[_COLUMN],
     )
 
 
-def _rows(image_px: int) -> Array:
-    return (np.arange(image_px) + 0.5) / image_px
+def _draw(nuisance: Nuisance, place: _Place, fields: _Fields, target: Array) -> Array:
+    """Scenes whose styles are about `target`, (B, 9) in the units of `measure_scenes`."""
+    wall = wall_cover(target[:, 5], len(place.alpha))
+    smooth = _steered(fields.pool - nuisance.table_luma[_COLUMN] * wall, place, target[:, [0, 4, 8]])
+    grain_step = np.sqrt(np.maximum(target[:, 3] ** 2 - _squared_step(smooth, place), _MIN_GRAIN**2))
+    luma = smooth + fields.grain * grain_step[_COLUMN]
+    prop = fields.props * np.maximum(target[:, 7], 0.0)[_COLUMN]
+    chroma = _within_gamut(_chroma(nuisance, place, target, wall), smooth, wall)
+    return _coloured(luma, *chroma, prop)
 
 
-def _wall_cover(nuisance: _Nuisance, image_px: int) -> Array:
-    """Share of each row that is wall, with an edge about a pixel and a half soft, (B, H, 1)."""
-    softness_px = 1.5
-    return np.clip((nuisance.horizon[:, None] - _rows(image_px)) * image_px / softness_px + 0.5, 0, 1)[..., None]
+def _steered(luma: Array, place: _Place, wished: Array) -> Array:
+    """`luma` plus the fields that give it the `wished` brightness, gradient and shadow, (B, H, W)."""
+    response = np.einsum("fhw,ghw->fg", place.weights, place.fields)
+    missing = wished[:, : len(response)] - np.einsum("bhw,fhw->bf", luma, place.weights)
+    return luma + np.einsum("bf,fg,ghw->bhw", missing, np.linalg.inv(response).T, place.fields, optimize=True)
 
 
-def _lit_luma(nuisance: _Nuisance, target: Array, wall: Array, alpha: Array) -> Array:
-    """Luma of wall and table under a soft pool of light, of the wished mean and vertical gradient, (B, H, W)."""
-    image_px = wall.shape[1]
-    visible = 1.0 - alpha
-    y, x = _rows(image_px)[:, None], _rows(image_px)[None, :]
-    pool = np.exp(-(((x - nuisance.light_x[_COLUMN]) / 0.45) ** 2) - ((y - 0.4) / 0.5) ** 2)
-    luma = nuisance.light_strength[_COLUMN] * pool - nuisance.table_luma[_COLUMN] * wall - _shadow(alpha)
-    slope = np.cos(np.pi * y) * np.ones(image_px)
-    missing = (target[:, 4] - _upper_minus_lower(luma, visible)) / _upper_minus_lower(slope[None], visible)
-    luma = luma + missing[_COLUMN] * slope
-    return luma + (target[:, 0] - _visible_mean(luma, visible))[_COLUMN]
+def _squared_step(luma: Array, place: _Place) -> Array:
+    down, across = place.pairs
+    total = (np.diff(luma, axis=1) ** 2 * down).sum((1, 2)) + (np.diff(luma, axis=2) ** 2 * across).sum((1, 2))
+    return total / (down.sum() + across.sum())
 
 
-def _grain(nuisance: _Nuisance, luma: Array, target_step: Array, visible: Array) -> Array:
-    """A wavy grain that brings the root mean square luma step up to `target_step`, (B, H, W)."""
-    pixels = np.arange(luma.shape[1])
-    frequency = 2 * np.pi / nuisance.wave_length_px
-    across = (frequency * np.cos(nuisance.wave_angle))[..., None] * pixels
-    down = (frequency * np.sin(nuisance.wave_angle))[..., None] * pixels + nuisance.wave_phase[..., None]
-    waves = np.einsum("bkh,bkw->bhw", np.cos(down), np.cos(across)) - np.einsum(
-        "bkh,bkw->bhw", np.sin(down), np.sin(across)
+def _chroma(nuisance: Nuisance, place: _Place, target: Array, wall: Array) -> tuple[Array, Array]:
+    """Red minus blue, and green minus the mean of red and blue, of each row, (B, H, 1)."""
+    warmth, saturation, sign = target[:, 1], target[:, 2], nuisance.wall_is_warm
+    visible = 1.0 - place.alpha
+    share = (wall[..., 0] * visible.sum(1)).sum(1) / visible.sum()
+    shares = np.stack([share, 1.0 - share])
+    full = (saturation + sign * warmth) / (2 * share) + (saturation - sign * warmth) / (2 * (1 - share))
+    most = (_MAX_WARMTH - np.abs(warmth)) / shares.max(0)
+    apart = np.clip(full * nuisance.contrast, 0.10, np.minimum(most, full))
+    red_blue = warmth + sign * apart * np.stack([1.0 - share, -share])
+    size, other = np.abs(red_blue), np.abs(red_blue[::-1])
+    wished = np.maximum(size, np.minimum(saturation, (saturation - shares[::-1] * other) / shares))
+    hue = np.stack([nuisance.wall_green, nuisance.table_green])
+    green = np.where(wished > size + 1e-3, np.sign(hue) * (wished - size / 2), hue * size / 2)
+    return _by_row(red_blue, wall), _by_row(green, wall)
+
+
+def _by_row(wall_and_table: Sequence[Array] | Array, wall: Array) -> Array:
+    return wall_and_table[0][_COLUMN] * wall + wall_and_table[1][_COLUMN] * (1.0 - wall)
+
+
+def _offsets(red_blue: Array, green: Array) -> tuple[Array, Array, Array]:
+    """Red, green and blue less luma: their weighted sum is 0."""
+    mean = -_LUMA[1] * green - (_LUMA[0] - _LUMA[2]) / 2 * red_blue
+    return mean + red_blue / 2, mean + green, mean - red_blue / 2
+
+
+def _within_gamut(chroma: tuple[Array, Array], luma: Array, wall: Array) -> tuple[Array, Array]:
+    """The chroma of each row, less on all of wall or table where one of its rows would leave the gamut."""
+    offsets, (low, high) = _offsets(*chroma), _GAMUT
+    row_luma = luma.mean(2, keepdims=True)
+    above = (high - row_luma) / np.maximum(np.maximum.reduce(offsets), 1e-9)
+    below = (row_luma - low) / np.maximum(-np.minimum.reduce(offsets), 1e-9)
+    room = np.clip(np.minimum(above, below), 0.2, 1.0)
+    room = _by_row([np.where(part > 0.5, room, 1.0).min((1, 2)) for part in (wall, 1.0 - wall)], wall)
+    return chroma[0] * room, chroma[1] * room
+
+
+def _coloured(luma: Array, red_blue: Array, green: Array, prop: Array) -> Array:
+    """Colours around `luma`, (B, H, W, 3); where they would leave the gamut, luma is clipped and props are fainter.
+
+    Red minus blue stays the same all along a row.
+    """
+    base, (low, high) = _offsets(red_blue, green), _GAMUT
+    luma = np.clip(luma, low - np.minimum.reduce(base), high - np.maximum.reduce(base))
+    most_green = np.minimum(
+        (high - luma - base[1]) / (1 - _LUMA[1]), (luma + np.minimum(base[0], base[2]) - low) / _LUMA[1]
     )
-    waves -= _visible_mean(waves, visible)[_COLUMN]
-    missing = np.maximum(target_step**2 - _squared_step(luma, visible), 0.0)
-    return waves * np.sqrt(missing / _squared_step(waves, visible))[_COLUMN]
-
-
-def _visible_mean(values: Array, visible: Array) -> Array:
-    return (values * visible).sum((-2, -1)) / visible.sum()
-
-
-def _upper_minus_lower(values: Array, visible: Array) -> Array:
-    half = len(visible) // 2
-    return _visible_mean(values[:, :half], visible[:half]) - _visible_mean(values[:, half:], visible[half:])
-
-
-def _squared_step(luma: Array, visible: Array) -> Array:
-    down = _visible_mean(np.diff(luma, axis=1) ** 2, np.minimum(visible[1:], visible[:-1]))
-    across = _visible_mean(np.diff(luma, axis=2) ** 2, np.minimum(visible[:, 1:], visible[:, :-1]))
-    return (down + across) / 2
-
-
-def _coloured(nuisance: _Nuisance, luma: Array, target: Array, wall: Array, visible: Array) -> Array:
-    """Colours of the wished mean warmth and saturation around `luma`, kept inside the gamut, (B, H, W, 3)."""
-    sign, share = nuisance.wall_is_warm, _visible_mean(wall * np.ones_like(visible), visible)
-    wall_chroma = (target[:, 2] + sign * target[:, 1]) / (2 * share)
-    table_chroma = (target[:, 2] - sign * target[:, 1]) / (2 * (1 - share))
-    offsets = wall[..., None] * _chroma(sign * wall_chroma, nuisance.wall_green)[_COLUMN]
-    offsets = offsets + (1 - wall)[..., None] * _chroma(-sign * table_chroma, nuisance.table_green)[_COLUMN]
-    low, high = _GAMUT
-    luma = np.clip(luma, low + 0.02, high - 0.02)
-    room = np.minimum((high - luma) / (offsets.max(-1) + 1e-9), (luma - low) / (-offsets.min(-1) + 1e-9))
-    return luma[..., None] + offsets * np.minimum(room, 1.0)[..., None]
-
-
-def _chroma(warmth: Array, green: Array) -> Array:
-    """RGB offsets with R - B = `warmth`, green at share `green` between the smaller and the larger, luma 0, (B, 3)."""
-    red, blue = np.maximum(warmth, 0.0), np.maximum(-warmth, 0.0)
-    offsets = np.stack([red, green * np.abs(warmth), blue], axis=-1)
-    return offsets - (offsets @ _LUMA)[:, None]
-
-
-def _shadow(alpha: Array) -> Array:
-    """Luma that a product takes from the table around its foot, (H, W)."""
-    size = len(alpha)
-    rows, columns = np.flatnonzero(alpha.max(1) > 0.5), np.flatnonzero(alpha.max(0) > 0.5)
-    if not len(rows):
-        return np.zeros_like(alpha)
-    foot, centre, half_width = rows[-1] / size, columns.mean() / size, len(columns) / 2 / size
-    y, x = _rows(size)[:, None], _rows(size)[None, :]
-    return _SHADOW * np.exp(-(((x - centre) / (0.85 * half_width)) ** 4) - ((y - foot - 0.02) / 0.055) ** 2)
+    least_green = np.maximum(
+        (low - luma - base[1]) / (1 - _LUMA[1]), (luma + np.maximum(base[0], base[2]) - high) / _LUMA[1]
+    )
+    prop = np.clip(prop, least_green, most_green)
+    outer = luma - _LUMA[1] * prop
+    return np.stack([outer + base[0], outer + base[1] + prop, outer + base[2]], axis=-1)

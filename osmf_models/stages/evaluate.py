@@ -86,7 +86,7 @@ def judge_arms(
     for arm, pictures in drawn.items():
         for case in pictures:
             product_id = str(export.products.product_id[case.product_index])
-            rates, quality = judge(market, case.group, product_id, case.images)
+            rates, quality = judge(market, case.group, product_id, case.images, cases.day)
             key = (case.group.scope, case.group.group_id, product_id)
             rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean())))
             shown[arm, case.product_index, case.group.group_id] = ShownPicture(case.images[0], float(rates[0]))

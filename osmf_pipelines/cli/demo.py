@@ -48,9 +48,12 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
     Raises:
         RuntimeError: when the machine lacks something, or an asset fails.
     """
+    from osmf_models.simulator.mess import USUAL
     from osmf_pipelines.cli.runs import JobRunner
+    from osmf_pipelines.cli.simulate import MarketOptions, make_market, simulate_market
     from osmf_pipelines.cli.summary import print_summary, summarise_data, summarise_models
     from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
+    from osmf_pipelines.spark.simulate_logs import Logs
 
     problems = find_problems(settings, lambda *_: None, is_thorough=False)
     if problems:
@@ -58,20 +61,9 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
     story, runner = Story(console), JobRunner(console)
     last_day = _FIRST_DATE + timedelta(days=_NUM_DAYS - 1)
     market = settings.home / "market"
+    logs = Logs(_FIRST_DATE, _NUM_DAYS, _IMPRESSIONS_PER_DAY, _SEED, mess=USUAL)
     with story.part("simulate", "A simulated market, written as a drop folder"):
-        if (market / "finished").is_file():
-            console.print(f"    {market} is there already")
-        else:
-            simulate_market(
-                settings,
-                market,
-                start_date=_FIRST_DATE,
-                num_days=_NUM_DAYS,
-                impressions_per_day=_IMPRESSIONS_PER_DAY,
-                seed=_SEED,
-                is_messy=True,
-                console=console,
-            )
+        simulate_market(settings, make_market(MarketOptions(seed=_SEED)), market, logs, console)
     defs = build_defs(settings, on_progress=runner.show_training)
     with story.part("market_pairs", "The market's logs to preference pairs"):
         runner.run(defs, "ingest_days", _FIRST_DATE, last_day)
@@ -93,48 +85,3 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
     path = settings.home / "summary.json"
     path.write_text(json.dumps(summary, indent=1))
     print_summary(summary, settings, path, console)
-
-
-def simulate_market(
-    settings: Settings,
-    out: Path,
-    *,
-    start_date: date,
-    num_days: int,
-    impressions_per_day: int,
-    seed: int,
-    is_messy: bool,
-    console: Console,
-) -> None:
-    """Writes a simulated market into `out`, with a line for each day.
-
-    Args:
-        settings: of the Spark session.
-        out: an empty or new folder.
-        start_date: first day of the logs (UTC).
-        num_days: days to write.
-        impressions_per_day: distinct impressions a day.
-        seed: another seed is another market.
-        is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
-        console: where progress goes.
-
-    Raises:
-        ValueError: when a setting is impossible, or `out` is not empty.
-    """
-    from osmf_models.simulator.market import easy_market
-    from osmf_pipelines.spark.session import get_spark
-    from osmf_pipelines.spark.simulate_logs import simulate_logs
-    from osmf_pipelines.spark.simulated_mess import CLEAN, USUAL
-
-    simulate_logs(
-        get_spark(settings),
-        easy_market(seed),
-        out,
-        start_date=start_date,
-        num_days=num_days,
-        impressions_per_day=impressions_per_day,
-        seed=seed,
-        mess=USUAL if is_messy else CLEAN,
-        progress=lambda line: console.print(f"    {line}", highlight=False),
-    )
-    (out / "finished").touch()

@@ -56,29 +56,68 @@ def doctor() -> None:
         raise SystemExit(1)
 
 
+class MarketName(StrEnum):
+    """A simulated market."""
+
+    REALISTIC = "realistic"
+    EASY = "easy"
+
+
+class PolicyName(StrEnum):
+    """How pictures are chosen."""
+
+    UNIFORM = "uniform"
+    EPSILON_GREEDY = "epsilon_greedy"
+    FIXED = "fixed"
+
+
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="folder to write: OUT/drop for a pipeline, OUT/truth for evaluation")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write: OUT/drop for a pipeline, OUT/truth for evaluation")
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="PNG to write: products, what each segment likes, and true click rates")
+    ] = None,
     days: Annotated[int, typer.Option(help="days of logs")] = 3,
     impressions: Annotated[int, typer.Option(help="impressions a day")] = 600_000,
     first_date: Annotated[str, typer.Option(help="first day, YYYY-MM-DD")] = "2026-03-02",
     seed: Annotated[int, typer.Option(help="another seed is another market")] = 7,
+    market: Annotated[
+        MarketName, typer.Option(help="realistic: 8 categories; easy: 4, linear tastes")
+    ] = MarketName.REALISTIC,
+    scope: Annotated[list[str] | None, typer.Option(help="only this product category (may be repeated)")] = None,
+    users: Annotated[int, typer.Option(help="users there are, up to tens of millions")] = 20_000,
+    products: Annotated[int, typer.Option(help="products of each category")] = 25,
+    creatives: Annotated[int, typer.Option(help="pictures of each product")] = 8,
+    image_px: Annotated[int, typer.Option(help="side of each picture")] = 32,
+    own_products: Annotated[
+        Path | None, typer.Option(help="folder with products.csv (file,category,title,price) and RGBA cut-outs")
+    ] = None,
+    policy: Annotated[PolicyName, typer.Option(help="how a product's picture is chosen")] = PolicyName.UNIFORM,
+    epsilon: Annotated[float, typer.Option(help="share that epsilon_greedy shows at random")] = 0.2,
+    propensities: Annotated[str, typer.Option(help="for fixed: one per picture, by commas, adding up to 1")] = "",
     messy: Annotated[bool, typer.Option(help="late, doubled, orphaned, malformed and automatic events too")] = False,
+    missing_day: Annotated[list[int] | None, typer.Option(help="day (from 1) that is not delivered")] = None,
+    half_day: Annotated[list[int] | None, typer.Option(help="day of which half is missing")] = None,
+    drifted_day: Annotated[list[int] | None, typer.Option(help="day that comes with a renamed column")] = None,
 ) -> None:
-    """Writes a simulated market as a drop folder, its truth beside it."""
-    from osmf_pipelines.cli.demo import simulate_market
+    """Writes a simulated market as a drop folder, its truth beside it; or one picture of it; or both."""
+    from osmf_pipelines.cli.simulate import MarketOptions, run_simulate
 
-    simulate_market(
+    run_simulate(
         Settings(),
-        out,
-        start_date=date.fromisoformat(first_date),
+        MarketOptions(market.value, seed, users, image_px, products, creatives, tuple(scope or ()), own_products),
+        out=out,
+        contact_sheet=contact_sheet,
         num_days=days,
         impressions_per_day=impressions,
-        seed=seed,
+        first_date=first_date,
+        policy=(policy.value, epsilon, propensities),
         is_messy=messy,
+        bad_days={"missing_days": missing_day or [], "half_days": half_day or [], "drifted_days": drifted_day or []},
         console=_console,
     )
-    _console.print(f"{out / 'drop'} holds the logs: OSMF_SOURCE_PATH={out / 'drop'} lets `dagster dev` read them.")
 
 
 class Part(StrEnum):

@@ -5,17 +5,23 @@ Logs belong in `simulate_logs.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image
 from pyspark.sql import SparkSession
 
 from osmf_models.simulator.market import Market, creatives_of
 from osmf_models.simulator.pictures import creative_pixels, cutout_pixels
-from osmf_pipelines.spark.simulated_users import user_frame
+from osmf_models.simulator.users import Population
+from osmf_pipelines.spark.simulated_files import user_ids, write_table
 
+_USERS_PER_FILE = 1_000_000
 _MAPPING = """\
 # Which of this shop's files and columns are which of OSMF's: ours = theirs.
 [impressions]
@@ -62,27 +68,33 @@ mask_path = "mask"
 """
 
 
-def write_pictures(market: Market, drop: Path) -> None:
-    """Writes cut-outs (RGBA), masks and ad images as PNG below `drop`/pictures."""
+def write_pictures(market: Market, drop: Path, progress: Callable[[float], None]) -> None:
+    """Writes cut-outs (RGBA), masks and ad images as PNG below `drop`/pictures.
+
+    Args:
+        market: whose pictures.
+        drop: the drop folder.
+        progress: called with the share that is done.
+    """
     folders = {name: drop / "pictures" / name for name in ("cutouts", "images", "masks")}
     for folder in folders.values():
-        folder.mkdir(parents=True)
-    for product in market.products:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, product in enumerate(market.products, 1):
         cutout = cutout_pixels(market, product.product_id)
         Image.fromarray(cutout).save(folders["cutouts"] / f"{product.product_id}.png")
         Image.fromarray(np.ascontiguousarray(cutout[..., 3])).save(folders["masks"] / f"{product.product_id}.png")
         pictures = creative_pixels(market, product.product_id)
         for creative, pixels in zip(creatives_of(market, product.product_id), pictures, strict=True):
             Image.fromarray(pixels).save(folders["images"] / f"{creative.creative_id}.png")
+        progress(number / len(market.products))
 
 
 def write_dimensions(spark: SparkSession, market: Market, drop: Path) -> None:
     """Writes users, products and creatives below `drop`/dimensions, and `drop`/mapping.toml."""
     folder = drop / "dimensions"
-    folder.mkdir()
     products = [
-        (product.product_id, product.scope, product.title, product.price, f"pictures/cutouts/{product.product_id}.png")
-        for product in market.products
+        (one.product_id, one.scope, one.title, one.price, one.price_band, f"pictures/cutouts/{one.product_id}.png")
+        for one in market.products
     ]
     creatives = [
         (
@@ -94,12 +106,36 @@ def write_dimensions(spark: SparkSession, market: Market, drop: Path) -> None:
         for product in market.products
         for creative in creatives_of(market, product.product_id)
     ]
-    pd.DataFrame(products, columns=["item", "category", "name", "price", "cutout"]).to_parquet(
-        folder / "products.parquet", index=False
-    )
-    pd.DataFrame(creatives, columns=["ad", "item", "picture", "mask"]).to_parquet(
-        folder / "creatives.parquet", index=False
-    )
-    user_frame(spark, market).write.parquet(str(folder / "users.parquet"))
-    names = ", ".join(f'"{attribute.name}"' for attribute in market.attributes)
+    for name, rows, columns in (
+        ("products", products, ["item", "category", "name", "price", "price_band", "cutout"]),
+        ("creatives", creatives, ["ad", "item", "picture", "mask"]),
+    ):
+        write_table(pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True))), folder / f"{name}.parquet")
+    _write_users(spark, market, folder / "users.parquet")
+    names = ", ".join(f'"{attribute.name}"' for attribute in market.population.attributes)
     (drop / "mapping.toml").write_text(_MAPPING.format(attributes=names))
+
+
+def _write_users(spark: SparkSession, market: Market, folder: Path) -> None:
+    """Writes all users, a chunk a task, so that none of them passes the driver."""
+    population = market.population
+    num_chunks = -(-population.num_users // _USERS_PER_FILE)
+
+    def write(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for frame in frames:
+            for chunk in frame["id"]:
+                first = int(chunk) * _USERS_PER_FILE
+                users = np.arange(first, min(first + _USERS_PER_FILE, population.num_users))
+                write_table(_users(population, users), folder / f"{chunk:05d}.parquet")
+            yield frame
+
+    spark.range(0, num_chunks, 1, num_chunks).mapInPandas(write, schema="id long").count()
+
+
+def _users(population: Population, users: NDArray[np.int64]) -> pa.Table:
+    values, is_missing = population.values(users), population.is_missing(users)
+    columns = {"uid": user_ids(users)}
+    for place, attribute in enumerate(population.attributes):
+        known = pa.array(values[:, place], mask=is_missing[:, place])
+        columns[attribute.name] = pc.take(pa.array(attribute.values), known)
+    return pa.table(columns)

@@ -12,7 +12,8 @@ from osmf_models.model.gmllm import GMllm
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.recipes import tiny
 from osmf_models.records import ExportManifest
-from osmf_models.simulator.market import Market, easy_market, save_market
+from osmf_models.simulator.easy import easy_market
+from osmf_models.simulator.market import Market, save_market
 from osmf_models.training.checkpoint import file_sha256
 
 

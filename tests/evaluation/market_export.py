@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 
 from osmf_models.image_features import FEATURE_NAMES
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest, group_feature_names
-from osmf_models.simulator.market import Market, cell_probabilities, creatives_of, segment_of
+from osmf_models.simulator.market import Market, creatives_of, segment_shares_of
 from osmf_models.simulator.pictures import creative_pixels, cutout_pixels
+from osmf_models.simulator.users import combination_shares
 
 BINS = ("gender=female", "gender=male")
 
@@ -22,11 +24,19 @@ def group_id_of(scope: str, segment: str) -> str:
     return f"{scope}:{segment}"
 
 
+def cell_shares(market: Market) -> dict[str, float]:
+    attributes = market.population.attributes
+    names = [attribute.name for attribute in attributes]
+    values = itertools.product(*(attribute.values for attribute in attributes))
+    cells = ["|".join(sorted(f"{name}={value}" for name, value in zip(names, row, strict=True))) for row in values]
+    return dict(zip(cells, combination_shares(attributes).tolist(), strict=True))
+
+
 def write_group_cells(market: Market, path: Path) -> None:
     rows = [
-        (group_id_of(scope.name, segment_of(market, scope.name, cell)), scope.name, cell, round(1e6 * share))
+        (group_id_of(scope.name, *segment_shares_of(market, scope.name, cell)), scope.name, cell, round(1e6 * share))
         for scope in market.scopes
-        for cell, share in cell_probabilities(market).items()
+        for cell, share in cell_shares(market).items()
     ]
     pd.DataFrame(rows, columns=["group_id", "scope", "cell", "num_impressions"]).to_parquet(path)
 
@@ -38,7 +48,7 @@ def write_market_export(market: Market, folder: Path) -> None:
     groups, products, creatives = [], [], []
     for scope in market.scopes:
         for segment in scope.segments:
-            features = [*(10 * np.array(segment.taste)), *rng.normal(size=len(names) - 5)]
+            features = [*(10 * np.array(segment.taste.linear[:5])), *rng.normal(size=len(names) - 5)]
             row = (
                 group_id_of(scope.name, segment.name),
                 scope.name,

@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from osmf_models.evaluation.contact_sheet import contact_sheet
 from PIL import Image
 
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export
 from osmf_models.evaluation.arms import Sampling, model_pictures, oracle_pictures, read_model_arm
-from osmf_models.evaluation.contact_sheet import contact_sheet
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, judge, read_group_cells
 from osmf_models.simulator.pictures import cutout
 from osmf_models.stages import evaluate
@@ -75,7 +75,7 @@ def test_a_one_size_model_draws_the_same_for_every_group(export, cases, folders)
 def test_the_oracle_draws_for_each_group_and_is_whole(market, export, cases):
     for case in oracle_pictures(market, export, cases):
         product_id = export.products.product_id[case.product_index]
-        rates, quality = judge(market, case.group, product_id, case.images)
+        rates, quality = judge(market, case.group, product_id, case.images, cases.day)
         assert rates[0] > 0.05
         assert quality[0] > 0.98
         own = cutout(market, product_id)

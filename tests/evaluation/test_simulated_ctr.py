@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ def test_a_group_is_the_impression_weighted_mean_of_its_cells_segments(market, e
     (group,) = found_groups(market, export, cells)
     assert group.segment_weights == {"men": 30.0, "metropolitan_women": 10.0}
     images = creative_pixels(market, "bag-000") / 255.0
-    rates, quality = judge(market, group, "bag-000", images)
+    rates, quality = judge(market, group, "bag-000", images, date(2026, 3, 7))
     parts = [true_ctr(market, "bag", name, "bag-000", images) for name in ("men", "metropolitan_women")]
     np.testing.assert_allclose(rates, 0.75 * parts[0] + 0.25 * parts[1])
     assert (quality > 0.98).all()

@@ -12,7 +12,8 @@ from transformers.models.segformer.image_processing_pil_segformer import Segform
 
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export
-from osmf_models.simulator.market import Market, creatives_of, easy_market
+from osmf_models.simulator.easy import easy_market
+from osmf_models.simulator.market import Market, creatives_of
 from osmf_models.simulator.pictures import creative_pixels, cutout_pixels
 from osmf_pipelines.spark.export import ExportInputs, count_drawable_pairs, count_left_out, write_export
 from osmf_pipelines.spark.masks import find_product_masks

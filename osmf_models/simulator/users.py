@@ -1,0 +1,166 @@
+"""The simulated market's users: attributes with marginals and correlations, missing values, activity.
+
+A user is an index; everything about it is a draw keyed by that index, so that forty million of them need no memory.
+Which segment a user belongs to belongs in `segments.py`.
+
+Shapes: `N` users asked for, `A` attributes, `M` combinations of attribute values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from osmf_models.simulator.draws import Draws, Index
+from osmf_models.simulator.shapes import Array
+
+UNKNOWN = "unknown"
+NUM_ACTIVITY_LEVELS = 64
+_TAIL = 1.6  # exponent of the Pareto law of activity; its top level is 8 times the mean
+_NUM_FACTOR_LEVELS = 8
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One user attribute.
+
+    Attributes:
+        name: of the attribute.
+        values: its bins.
+        parent: an attribute before it that its distribution depends on, or None.
+        probabilities: one row per value of the parent (one row without a parent), one entry per bin.
+        missing_share: of the users whose value the shop does not know.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    parent: str | None
+    probabilities: tuple[tuple[float, ...], ...]
+    missing_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Population:
+    """Who there is.
+
+    Attributes:
+        seed: of the draws.
+        num_users: user indices run below it.
+        attributes: a parent before its children.
+        is_heavy_tailed: whether activity follows a Pareto law; else everyone is as active.
+        factor_spread: standard deviation of the log of what a user's click rates are multiplied by, mean 1.
+    """
+
+    seed: int
+    num_users: int
+    attributes: tuple[Attribute, ...]
+    is_heavy_tailed: bool
+    factor_spread: float
+
+    def values(self, users: Index) -> NDArray[np.int64]:
+        """Returns the bin of each attribute, (N, A)."""
+        draws, places = Draws(self.seed), {one.name: place for place, one in enumerate(self.attributes)}
+        bins = np.zeros((len(self.attributes), len(users)), np.int64)
+        for place, attribute in enumerate(self.attributes):
+            draw = draws.uniform(attribute.name, users)
+            bounds = np.cumsum(attribute.probabilities, axis=1)[:, :-1]
+            row = 0 if attribute.parent is None else bins[places[attribute.parent]]
+            for column in bounds.T:
+                bins[place] += draw >= column[row]
+        return bins.T
+
+    def is_missing(self, users: Index) -> NDArray[np.bool_]:
+        """Returns which values the shop does not know, (N, A)."""
+        draws = Draws(self.seed)
+        return np.stack(
+            [draws.some(f"missing {one.name}", users, one.missing_share) for one in self.attributes], axis=1
+        )
+
+    def combination(self, users: Index) -> Index:
+        """Returns the place of each user's values in `combinations`, (N,)."""
+        sizes = [len(attribute.values) for attribute in self.attributes]
+        return np.ravel_multi_index(tuple(self.values(users).T), sizes).astype(np.int64)
+
+    def active_users(self, draws: Draws, numbers: Index) -> Index:
+        """Returns which user is behind each impression number: heavy-tailed, where the population is."""
+        if not self.is_heavy_tailed:
+            return draws.index("user", numbers, self.num_users)
+        levels = np.arange(NUM_ACTIVITY_LEVELS)
+        sizes = (self.num_users - levels + NUM_ACTIVITY_LEVELS - 1) // NUM_ACTIVITY_LEVELS
+        weights = sizes * _activity()
+        level = draws.choice("activity", numbers, np.cumsum(weights / weights.sum()))
+        return level + NUM_ACTIVITY_LEVELS * draws.index("user", numbers, sizes[level])
+
+    def click_factors(self, users: Index) -> Array:
+        """Returns what each user's click rates are multiplied by, mean 1 over the users of any activity, (N,)."""
+        shares = (np.arange(_NUM_FACTOR_LEVELS) + 0.5) / _NUM_FACTOR_LEVELS
+        logs = self.factor_spread * np.sqrt(2) * np.array([_inverse_erf(2 * share - 1) for share in shares])
+        factors = np.exp(logs) / np.exp(logs).mean()
+        return factors[(users // NUM_ACTIVITY_LEVELS) % _NUM_FACTOR_LEVELS]
+
+
+@lru_cache(maxsize=16)
+def combinations(attributes: tuple[Attribute, ...]) -> NDArray[np.int64]:
+    """Returns every combination of bins, the last attribute counting fastest, (M, A)."""
+    return np.array(list(itertools.product(*(range(len(attribute.values)) for attribute in attributes))))
+
+
+@lru_cache(maxsize=16)
+def combination_shares(attributes: tuple[Attribute, ...]) -> Array:
+    """Returns the share of users with each combination, known or not, (M,)."""
+    bins = combinations(attributes)
+    places = {attribute.name: place for place, attribute in enumerate(attributes)}
+    shares = np.ones(len(bins))
+    for place, attribute in enumerate(attributes):
+        row = 0 if attribute.parent is None else bins[:, places[attribute.parent]]
+        shares = shares * np.asarray(attribute.probabilities)[row, bins[:, place]]
+    return shares
+
+
+def cell_values(attributes: tuple[Attribute, ...], cell: str) -> tuple[str, ...]:
+    """Returns the values that a cell (`name=value` joined by bars) names, in the order of `attributes`.
+
+    Raises:
+        ValueError: when the cell does not name each attribute with one of its values or `unknown`.
+    """
+    named = dict(part.split("=", 1) for part in cell.split("|") if "=" in part)
+    if set(named) != {attribute.name for attribute in attributes}:
+        raise ValueError(f"{cell!r} is no cell of this market: it should name {[one.name for one in attributes]}.")
+    for attribute in attributes:
+        if named[attribute.name] not in (*attribute.values, UNKNOWN):
+            raise ValueError(f"{cell!r} is no cell of this market: {attribute.name} has {attribute.values}.")
+    return tuple(named[attribute.name] for attribute in attributes)
+
+
+def check_population(population: Population) -> None:
+    """Checks that there is somebody and that probabilities are such.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if population.num_users < 1 or population.seed < 0 or population.factor_spread < 0:
+        raise ValueError(
+            f"num_users is {population.num_users}, seed {population.seed}, factor_spread {population.factor_spread}: "
+            "a market needs at least one user, and none of them may be negative."
+        )
+    for attribute in population.attributes:
+        sums = [sum(row) for row in attribute.probabilities]
+        if min(map(min, attribute.probabilities)) < 0 or max(abs(total - 1) for total in sums) > 1e-9:
+            raise ValueError(f"the probabilities of {attribute.name} add up to {sums}: they must add up to 1.")
+        if not 0 <= attribute.missing_share < 1:
+            raise ValueError(f"missing_share of {attribute.name} is {attribute.missing_share}: it must be in [0, 1).")
+
+
+def _activity() -> Array:
+    """Returns how active each level is: quantiles of a Pareto law, (NUM_ACTIVITY_LEVELS,)."""
+    return (1 - (np.arange(NUM_ACTIVITY_LEVELS) + 0.5) / NUM_ACTIVITY_LEVELS) ** (-1 / _TAIL)
+
+
+def _inverse_erf(value: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((value + 1) / 2) / np.sqrt(2)

@@ -1,0 +1,181 @@
+"""`osmf simulate`: a simulated market as a drop folder, or as one picture to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from osmf_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from osmf_models.simulator.market import Market
+    from osmf_pipelines.spark.simulate_logs import Logs
+
+
+@dataclass(frozen=True)
+class MarketOptions:
+    """Which market.
+
+    Attributes:
+        market: named market.
+        seed: another seed is another market.
+        num_users: users there are.
+        image_px: side of every picture.
+        num_products_per_scope: drawn products of each category.
+        num_creatives_per_product: logged pictures of each product.
+        scopes: categories to keep; empty for all.
+        own_products: folder with a team's own cut-outs and their table, or None for drawn ones.
+    """
+
+    market: Literal["realistic", "easy"] = "realistic"
+    seed: int = 7
+    num_users: int = 20_000
+    image_px: int = 32
+    num_products_per_scope: int = 25
+    num_creatives_per_product: int = 8
+    scopes: tuple[str, ...] = ()
+    own_products: Path | None = None
+
+
+def run_simulate(
+    settings: Settings,
+    options: MarketOptions,
+    *,
+    out: Path | None,
+    contact_sheet: Path | None,
+    num_days: int,
+    impressions_per_day: int,
+    first_date: str,
+    policy: tuple[Literal["uniform", "epsilon_greedy", "fixed"], float, str],
+    is_messy: bool,
+    bad_days: dict[str, list[int]],
+    console: Console,
+) -> None:
+    """Writes what the user asked for: a drop folder, a contact sheet, or both.
+
+    Args:
+        settings: of the Spark session.
+        options: which market.
+        out: folder to write, or None.
+        contact_sheet: picture to write, or None.
+        num_days: days to write.
+        impressions_per_day: right impressions a day.
+        first_date: first day of the logs, as written by the user.
+        policy: kind, epsilon and propensities, the last as written by the user.
+        is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
+        bad_days: numbers (from 1) of `missing_days`, `half_days` and `drifted_days`.
+        console: where progress goes.
+
+    Raises:
+        ValueError: when a setting is impossible; nothing is written then.
+    """
+    from osmf_models.simulator.contact_sheet import draw_contact_sheet
+    from osmf_models.simulator.mess import CLEAN, USUAL
+    from osmf_models.simulator.serving import Policy
+    from osmf_pipelines.spark.simulate_logs import Logs
+
+    if out is None and contact_sheet is None:
+        raise ValueError("nothing to write: name a folder with --out, a picture with --contact-sheet, or both.")
+    market = make_market(options)
+    kind, epsilon, propensities = policy
+    days = {name: _day_indices(numbers, num_days) for name, numbers in bad_days.items()}
+    logs = Logs(
+        _first_day(first_date),
+        num_days,
+        impressions_per_day,
+        options.seed,
+        Policy(kind, epsilon, _numbers(propensities)),
+        replace(
+            USUAL if is_messy else CLEAN,
+            missing_days=days["missing_days"],
+            half_days=days["half_days"],
+            drifted_days=days["drifted_days"],
+        ),
+    )
+    if out is not None:
+        simulate_market(settings, market, out, logs, console)
+        drop = out / "drop"
+        console.print(f"{drop} holds the logs: OSMF_SOURCE_PATH={drop} lets `dagster dev` read them.", soft_wrap=True)
+    if contact_sheet is not None:
+        with console.status("Searching for each segment's favourite"):
+            draw_contact_sheet(market, contact_sheet)
+        console.print(f"{contact_sheet} shows what each segment likes, and each picture's true click rates.")
+
+
+def make_market(options: MarketOptions) -> Market:
+    """Returns the market.
+
+    Raises:
+        ValueError: when a setting is impossible, a scope unknown, or a file of the own products wrong.
+    """
+    from osmf_models.simulator.easy import easy_market
+    from osmf_models.simulator.market import with_products, with_scopes
+    from osmf_models.simulator.own_products import read_own_products
+    from osmf_models.simulator.realistic import BASE_RATE, realistic_market
+
+    make = {"realistic": realistic_market, "easy": easy_market}[options.market]
+    market = make(
+        options.seed,
+        image_px=options.image_px,
+        num_products_per_scope=options.num_products_per_scope,
+        num_creatives_per_product=options.num_creatives_per_product,
+        num_users=options.num_users,
+    )
+    if options.own_products is not None:
+        market = with_products(market, read_own_products(options.own_products, options.seed, BASE_RATE))
+    return with_scopes(market, list(options.scopes)) if options.scopes else market
+
+
+def simulate_market(settings: Settings, market: Market, out: Path, logs: Logs, console: Console) -> None:
+    """Writes a simulated market into `out`, with a bar for each part; goes on where it was interrupted.
+
+    Args:
+        settings: of the Spark session.
+        market: to simulate.
+        out: an empty or new folder, or one that holds a part of these logs.
+        logs: how many days of what.
+        console: where progress goes.
+
+    Raises:
+        ValueError: when a setting is impossible, or `out` holds something else.
+    """
+    from osmf_pipelines.spark.session import get_spark
+    from osmf_pipelines.spark.simulate_logs import check_request, simulate_logs
+
+    check_request(market, out, logs)
+    columns = (TextColumn("    {task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        parts = {}
+
+        def show(name: str, share: float) -> None:
+            if name not in parts:
+                parts[name] = bars.add_task(name, total=1.0)
+            bars.update(parts[name], completed=share)
+
+        simulate_logs(get_spark(settings), market, out, logs, show)
+
+
+def _first_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day: write it as YYYY-MM-DD.") from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} are no propensities: write numbers with commas between, as 0.5,0.3,0.2.") from None
+
+
+def _day_indices(numbers: list[int], num_days: int) -> tuple[int, ...]:
+    for number in numbers:
+        if not 1 <= number <= num_days:
+            raise ValueError(f"there is no day {number}: days are counted from 1 to {num_days}.")
+    return tuple(number - 1 for number in numbers)

@@ -31,7 +31,7 @@ _LIMITS = {
     "garish": (0.35, 0.10),
     "damage": (0.0, 1.0),
 }
-_LUMA_DAMAGE, _COLOUR_DAMAGE = (0.015, 0.045), (0.025, 0.050)
+_LUMA_DAMAGE, _COLOUR_DAMAGE = (0.012, 0.045), (0.019, 0.050)
 
 
 def picture_quality(images: Array, cutout: Array) -> Array:
@@ -147,7 +147,7 @@ def _jumps(luma: Array, is_scene: Mask, axis: int) -> tuple[Array, Mask]:
 
     A jump is a step that differs from the steps on its two sides, so that a smooth grain has little of it.
     """
-    whole = np.lib.stride_tricks.sliding_window_view(is_scene, 4, axis).all(-1)
+    whole: Mask = np.all(np.lib.stride_tricks.sliding_window_view(is_scene, 4, axis), axis=-1)
     step = np.moveaxis(np.diff(luma, axis=axis + 1), axis + 1, 1)
     jump = np.abs(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2) * np.moveaxis(whole, axis, 0)
     num_pairs = whole.sum(1 - axis)

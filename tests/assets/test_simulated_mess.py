@@ -31,7 +31,7 @@ QUARANTINED = {
     "position_below_1": ["impression at position 0"],
     "outside_source_date": ["impression by a wrong clock", "impression delivered again a day later"],
     "missing_impression_id": ["click without an impression id"],
-    "conflict": ["impression told in two ways", "click told in two ways"],
+    "conflicting_duplicate": ["impression told in two ways", "click told in two ways"],
 }
 
 

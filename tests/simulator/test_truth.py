@@ -157,5 +157,5 @@ def test_segments_contradict_each_other_on_the_same_two_creatives(market, realis
             measured = measure_pictures(one, product.product_id, creative_pixels(one, product.product_id) / 255.0)
             rates = [click_rates(one, "shoe", segment.name, product.product_id, measured) for segment in segments]
             orders = [np.sign(np.log(rate[:, None] / rate[None, :]).round(1)) for rate in rates]
-            contradictions += sum(int((one * other < 0).any()) for one in orders for other in orders) // 2
+            contradictions += sum(int((some * other < 0).any()) for some in orders for other in orders) // 2
         assert contradictions >= 4 * len(products), one.name

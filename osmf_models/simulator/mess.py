@@ -44,9 +44,9 @@ class Mess:
         redelivered_share: of impressions and of clicks that come again on the next day.
         late_share: of clicks that are delivered 1 to 4 days late.
         double_click_share: of clicks that are followed by a second one.
-        malformed_share: extra impressions without a user, of an unknown creative or at position 0, each; of clicks:
-            extra ones without an impression id.
-        conflict_share: extra impressions told in two ways under one id; of clicks: extra ones.
+        malformed_share: extra impressions without a user, of an unknown creative or at position 0, each; as many of
+            the clicks come once more without an impression id.
+        conflict_share: extra impressions told in two ways under one id; as many of the clicks too.
         orphan_share: extra clicks whose impression is nowhere.
         skewed_share: extra impressions dated a day later, and extra clicks before their impression.
         outside_share: extra clicks more than a day after their impression.

@@ -35,6 +35,8 @@ class Policy:
     propensities: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.kind not in ("uniform", "epsilon_greedy", "fixed"):
+            raise ValueError(f"no policy is called {self.kind!r}: there are uniform, epsilon_greedy and fixed.")
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon}: it must lie in (0, 1], so that every creative can be shown.")
         if self.kind == "fixed" and (abs(sum(self.propensities) - 1) > 1e-6 or min(self.propensities) <= 0):

@@ -147,7 +147,14 @@ def check_population(population: Population) -> None:
             f"num_users is {population.num_users}, seed {population.seed}, factor_spread {population.factor_spread}: "
             "a market needs at least one user, and none of them may be negative."
         )
+    num_values: dict[str | None, int] = {None: 1}
     for attribute in population.attributes:
+        if len(attribute.probabilities) != num_values.get(attribute.parent):
+            raise ValueError(
+                f"{attribute.name} has {len(attribute.probabilities)} rows of probabilities: it needs one for each "
+                f"value of its parent {attribute.parent}, which must come before it."
+            )
+        num_values[attribute.name] = len(attribute.values)
         sums = [sum(row) for row in attribute.probabilities]
         if min(map(min, attribute.probabilities)) < 0 or max(abs(total - 1) for total in sums) > 1e-9:
             raise ValueError(f"the probabilities of {attribute.name} add up to {sums}: they must add up to 1.")

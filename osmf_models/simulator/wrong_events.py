@@ -104,7 +104,8 @@ def impression_rows(shop: Shop, mess: Mess, events: Impressions, day_index: int)
 
     withheld = _is_withheld(shop, mess, events.number, day_index)
     twice = ~withheld & draws.some("impression delivered twice", events.number, mess.duplicate_share)
-    again = some("impression delivered again a day later", mess.redelivered_share)
+    comes = ~withheld & (day_index not in mess.missing_days)
+    again = comes & draws.some("impression delivered again a day later", events.number, mess.redelivered_share)
     without_user = some("impression without a user", mess.malformed_share)
     unknown = some("impression of an unknown creative", mess.malformed_share)
     nowhere = some("impression at position 0", mess.malformed_share)
@@ -113,7 +114,10 @@ def impression_rows(shop: Shop, mess: Mess, events: Impressions, day_index: int)
     return _together(
         replace(shown, day_index=np.where(withheld, NEVER, day_index)),
         _as_kind("impression delivered twice", _take(shown, twice)),
-        replace(again, day_index=again.day_index + 1),
+        replace(
+            _as_kind("impression delivered again a day later", _take(shown, again)),
+            day_index=np.full(again.sum(), day_index + 1),
+        ),
         _by_bots(shop, mess, shown, day_index),
         replace(without_user, user=np.full_like(without_user.user, NOBODY)),
         replace(unknown, creative=-1 - unknown.creative),
@@ -148,7 +152,9 @@ def click_rows(shop: Shop, mess: Mess, events: Impressions, day_index: int) -> C
     again = _again(_some_of("click delivered again a day later", right, draws, mess.redelivered_share), mess)
     double = _some_of("second click on an impression", right, draws, mess.double_click_share)
     bots = _is_by_bot(shop, mess, numbers) & draws.some("click of a bot", numbers, _BOT_CLICK_SHARE)
-    two_ways = some("click told in two ways", mess.conflict_share, events.micros)
+    torn = events.is_clicked & draws.some("click told in two ways", numbers, mess.conflict_share)
+    two_ways = clicks("click told in two ways", torn, events.micros)
+    nameless = events.is_clicked & draws.some("click without an impression id", numbers, mess.malformed_share)
     early = some("click before its impression", mess.skewed_share, events.micros)
     rows = _together(
         right,
@@ -159,7 +165,7 @@ def click_rows(shop: Shop, mess: Mess, events: Impressions, day_index: int) -> C
         replace(early, micros=early.micros - _SKEW_MICROS),
         some("click a day after its impression", mess.outside_share, events.micros + _OUTSIDE_MICROS),
         clicks("click of a bot", bots, events.micros + _INSTANT_MICROS, "b"),
-        some("click without an impression id", mess.malformed_share, events.micros, ""),
+        clicks("click without an impression id", nameless, events.micros, ""),
         two_ways,
         replace(two_ways, micros=two_ways.micros + _INSTANT_MICROS),
     )

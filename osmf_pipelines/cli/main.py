@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -103,21 +103,24 @@ def simulate(
     drifted_day: Annotated[list[int] | None, typer.Option(help="day that comes with a renamed column")] = None,
 ) -> None:
     """Writes a simulated market as a drop folder, its truth beside it; or one picture of it; or both."""
-    from osmf_pipelines.cli.simulate import MarketOptions, run_simulate
+    from osmf_pipelines.cli.simulate import LogOptions, MarketOptions, run_simulate
 
-    run_simulate(
-        Settings(),
-        MarketOptions(market.value, seed, users, image_px, products, creatives, tuple(scope or ()), own_products),
-        out=out,
-        contact_sheet=contact_sheet,
-        num_days=days,
-        impressions_per_day=impressions,
-        first_date=first_date,
-        policy=(policy.value, epsilon, propensities),
-        is_messy=messy,
-        bad_days={"missing_days": missing_day or [], "half_days": half_day or [], "drifted_days": drifted_day or []},
-        console=_console,
+    of_market = MarketOptions(
+        market.value, seed, users, image_px, products, creatives, tuple(scope or ()), own_products
     )
+    of_logs = LogOptions(
+        days,
+        impressions,
+        first_date,
+        policy.value,
+        epsilon,
+        propensities,
+        messy,
+        tuple(missing_day or ()),
+        tuple(half_day or ()),
+        tuple(drifted_day or ()),
+    )
+    run_simulate(Settings(), of_market, of_logs, out=out, contact_sheet=contact_sheet, console=_console)
 
 
 class Part(StrEnum):

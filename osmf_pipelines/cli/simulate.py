@@ -42,61 +42,62 @@ class MarketOptions:
     own_products: Path | None = None
 
 
+@dataclass(frozen=True)
+class LogOptions:
+    """Which logs of it, as the user wrote it.
+
+    Attributes:
+        num_days: days to write.
+        impressions_per_day: right impressions a day.
+        first_date: first day of the logs, YYYY-MM-DD.
+        policy: how a product's picture is chosen.
+        epsilon: share that `epsilon_greedy` shows at random.
+        propensities: of `fixed`, with commas between.
+        is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
+        missing_days: numbers (from 1) of days that are not delivered.
+        half_days: numbers of days of which half is missing.
+        drifted_days: numbers of days with a renamed column.
+    """
+
+    num_days: int
+    impressions_per_day: int
+    first_date: str
+    policy: Literal["uniform", "epsilon_greedy", "fixed"]
+    epsilon: float
+    propensities: str
+    is_messy: bool
+    missing_days: tuple[int, ...] = ()
+    half_days: tuple[int, ...] = ()
+    drifted_days: tuple[int, ...] = ()
+
+
 def run_simulate(
     settings: Settings,
-    options: MarketOptions,
+    market_options: MarketOptions,
+    log_options: LogOptions,
     *,
     out: Path | None,
     contact_sheet: Path | None,
-    num_days: int,
-    impressions_per_day: int,
-    first_date: str,
-    policy: tuple[Literal["uniform", "epsilon_greedy", "fixed"], float, str],
-    is_messy: bool,
-    bad_days: dict[str, list[int]],
     console: Console,
 ) -> None:
     """Writes what the user asked for: a drop folder, a contact sheet, or both.
 
     Args:
         settings: of the Spark session.
-        options: which market.
+        market_options: which market.
+        log_options: which logs.
         out: folder to write, or None.
         contact_sheet: picture to write, or None.
-        num_days: days to write.
-        impressions_per_day: right impressions a day.
-        first_date: first day of the logs, as written by the user.
-        policy: kind, epsilon and propensities, the last as written by the user.
-        is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
-        bad_days: numbers (from 1) of `missing_days`, `half_days` and `drifted_days`.
         console: where progress goes.
 
     Raises:
         ValueError: when a setting is impossible; nothing is written then.
     """
     from osmf_models.simulator.contact_sheet import draw_contact_sheet
-    from osmf_models.simulator.mess import CLEAN, USUAL
-    from osmf_models.simulator.serving import Policy
-    from osmf_pipelines.spark.simulate_logs import Logs
 
     if out is None and contact_sheet is None:
         raise ValueError("nothing to write: name a folder with --out, a picture with --contact-sheet, or both.")
-    market = make_market(options)
-    kind, epsilon, propensities = policy
-    days = {name: _day_indices(numbers, num_days) for name, numbers in bad_days.items()}
-    logs = Logs(
-        _first_day(first_date),
-        num_days,
-        impressions_per_day,
-        options.seed,
-        Policy(kind, epsilon, _numbers(propensities)),
-        replace(
-            USUAL if is_messy else CLEAN,
-            missing_days=days["missing_days"],
-            half_days=days["half_days"],
-            drifted_days=days["drifted_days"],
-        ),
-    )
+    market, logs = make_market(market_options), make_logs(log_options, market_options.seed)
     if out is not None:
         simulate_market(settings, market, out, logs, console)
         drop = out / "drop"
@@ -104,7 +105,32 @@ def run_simulate(
     if contact_sheet is not None:
         with console.status("Searching for each segment's favourite"):
             draw_contact_sheet(market, contact_sheet)
-        console.print(f"{contact_sheet} shows what each segment likes, and each picture's true click rates.")
+        text = f"{contact_sheet} shows what each segment likes, and each picture's true click rates."
+        console.print(text, soft_wrap=True)
+
+
+def make_logs(options: LogOptions, seed: int) -> Logs:
+    """Returns how the logs are written.
+
+    Raises:
+        ValueError: when a setting is impossible.
+    """
+    from osmf_models.simulator.mess import CLEAN, USUAL
+    from osmf_models.simulator.serving import Policy
+    from osmf_pipelines.spark.simulate_logs import Logs
+
+    bad_days = {
+        name: _day_indices(getattr(options, name), options.num_days)
+        for name in ("missing_days", "half_days", "drifted_days")
+    }
+    return Logs(
+        _first_day(options.first_date),
+        options.num_days,
+        options.impressions_per_day,
+        seed,
+        Policy(options.policy, options.epsilon, _numbers(options.propensities)),
+        replace(USUAL if options.is_messy else CLEAN, **bad_days),  # type: ignore[arg-type]
+    )
 
 
 def make_market(options: MarketOptions) -> Market:
@@ -174,7 +200,7 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ValueError(f"{text!r} are no propensities: write numbers with commas between, as 0.5,0.3,0.2.") from None
 
 
-def _day_indices(numbers: list[int], num_days: int) -> tuple[int, ...]:
+def _day_indices(numbers: tuple[int, ...], num_days: int) -> tuple[int, ...]:
     for number in numbers:
         if not 1 <= number <= num_days:
             raise ValueError(f"there is no day {number}: days are counted from 1 to {num_days}.")

@@ -26,7 +26,17 @@ KINDS = {
     "bottle": "agreeing",
     "mug": "agreeing",
 }
-FINGERPRINTS = {}
+FINGERPRINTS = {
+    "shoe": "3233bed34da3dab2",
+    "bag": "33a43bbd9d480a8b",
+    "watch": "017854ebad68026f",
+    "phone": "a87c7887db0dcbb2",
+    "lamp": "44f594456ae848b6",
+    "chair": "d8a75c7cf8ffbda0",
+    "bottle": "b586cf10c36f174f",
+    "mug": "fca1f2c2942d6930",
+    "all else": "7f94eac607633c4f",
+}
 MIN_MAX_RATIO = {"strong": (1.5, 1.75), "mild": (1.12, 1.3)}
 MAX_SINGLE = {"strong": 0.75, "mild": 0.9}
 

@@ -37,11 +37,14 @@ def clean(realistic) -> np.ndarray:
 def test_the_rate_is_base_times_taste_times_day_times_quality(realistic, clean):
     scope = realistic.scope("bag")
     assert any(any(segment.taste.drift) for segment in scope.segments)
-    measured, own = measure_pictures(realistic, PRODUCT, clean), cutout(realistic, PRODUCT)
-    base, quality = realistic.product(PRODUCT).base_rate, picture_quality(clean, own)
+    noisy = np.clip(clean[:5] + np.random.default_rng(4).normal(0, 0.05, clean[:5].shape), 0, 1)
+    images, own = np.concatenate([clean, noisy]), cutout(realistic, PRODUCT)
+    measured, quality = measure_pictures(realistic, PRODUCT, images), picture_quality(images, own)
+    base = realistic.product(PRODUCT).base_rate
+    assert quality[-5:].max() < 0.9
     for segment in scope.segments:
         taste = segment.taste
-        for picture, rate in enumerate(true_ctr(realistic, "bag", segment.name, PRODUCT, clean, day=DAY)):
+        for picture, rate in enumerate(true_ctr(realistic, "bag", segment.name, PRODUCT, images, day=DAY)):
             style = measured.styles[picture]
             lift = taste.offset
             for s, slope, bend, drift in zip(style, taste.linear, taste.curvature, taste.drift, strict=True):

@@ -12,7 +12,6 @@ from osmf_models.simulator.events import DAY_MICROS, Impressions, Shop, draw_imp
 from osmf_models.simulator.mess import CLEAN, CLICK_KINDS, IMPRESSION_KINDS, UNDELIVERED, USUAL, Mess, check_mess
 from osmf_models.simulator.wrong_events import (
     NEVER,
-    ClickRows,
     ImpressionRows,
     click_rows,
     count_clicks,
@@ -323,12 +322,6 @@ def test_the_letters_of_ids_tell_right_rows_from_wrong_ones():
         assert [kind for kind, letter in kinds.items() if letter == right and "delivered" not in kind] == [
             "impression" if right == "i" else "click"
         ]
-
-
-def test_rows_hold_one_entry_in_every_field(shop, days):
-    for rows in (impression_rows(shop, LOUD, days[0], 0), click_rows(shop, LOUD, days[0], 0)):
-        assert len({len(getattr(rows, field.name)) for field in fields(rows)}) == 1
-        assert isinstance(rows, ImpressionRows | ClickRows)
 
 
 @pytest.mark.parametrize("share", SHARES)

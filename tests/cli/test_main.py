@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 OSMF = str(Path(sys.executable).with_name("osmf"))
 
 
@@ -45,3 +48,37 @@ def test_simulating_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -
     assert done.returncode == 2
     assert str(tmp_path) in done.stdout
     assert not (tmp_path / "drop").exists()
+
+
+def test_a_market_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    wrong = {
+        ("--scope", "hat"): "no scope is called 'hat': market realistic-1 has shoe, bag",
+        ("--impressions", "-1"): "impressions_per_day -1",
+        ("--users", "0"): "num_users is 0",
+        ("--policy", "fixed", "--propensities", "0.5,0.6"): "add up to 1.1",
+        ("--policy", "fixed", "--propensities", "a,b"): "write numbers with commas between",
+        ("--first-date", "tomorrow"): "write it as YYYY-MM-DD",
+        ("--missing-day", "9"): "there is no day 9",
+        ("--own-products", str(tmp_path / "own")): "products.csv",
+    }
+    for arguments, message in wrong.items():
+        done = _osmf("simulate", "--out", str(tmp_path / "out"), "--products", "2", *arguments)
+        assert done.returncode == 2, arguments
+        assert message in done.stdout, done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_contact_sheet_shows_the_scopes_asked_for(tmp_path: Path) -> None:
+    sheets = {}
+    for scopes in (("mug",), ("mug", "bag")):
+        path = tmp_path / "sheets" / f"{len(scopes)}.png"
+        options = [part for scope in scopes for part in ("--scope", scope)]
+        done = _osmf("simulate", "--contact-sheet", str(path), "--products", "1", *options)
+        assert done.returncode == 0, done.stdout
+        with Image.open(path) as sheet:
+            sheets[scopes] = np.asarray(sheet.convert("RGB"))
+    one, two = sheets.values()
+    middle = one.shape[1] // 2
+    assert (one[:, middle:] == 255).all()
+    assert (two[:, middle:] < 255).any()

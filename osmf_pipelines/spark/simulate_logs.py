@@ -31,7 +31,7 @@ from osmf_pipelines.spark.simulated_files import write_clicks, write_impressions
 CHUNK_ROWS = 500_000
 _TASKS_PER_CORE = 4
 _SETTINGS, _EVENTS, _FINISHED = "settings.json", "events.json", "finished"
-_UNDELIVERED = "not delivered"
+_UNDELIVERED, _UNFINISHED = "not delivered", ".unfinished"
 _Counts = dict[str, Any]
 
 
@@ -104,14 +104,17 @@ def simulate_logs(
     Raises:
         ValueError: when a setting is impossible, or `output` holds something else; nothing is written then.
     """
+    output = output.absolute()
     is_begun = check_request(market, output, logs)
     drop, truth = output / "drop", output / "truth"
     if (truth / _FINISHED).is_file():
         progress("is there already", 1.0)
         return
     if not is_begun:
-        save_market(market, truth)
-        (truth / _SETTINGS).write_text(_settings(logs))
+        unfinished = output / f"truth{_UNFINISHED}"
+        save_market(market, unfinished)
+        (unfinished / _SETTINGS).write_text(_settings(logs))
+        unfinished.rename(truth)
     progress("pictures", 0.0)
     write_pictures(market, drop, lambda share: progress("pictures", share))
     write_dimensions(spark, market, drop)
@@ -139,7 +142,7 @@ def check_request(market: Market, output: Path, logs: Logs) -> bool:
     check_mess(logs.mess, logs.impressions_per_day, logs.num_days)
     zero = np.zeros((len(market.products), market.num_creatives_per_product))
     choose_propensities(logs.policy, zero, zero)
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    if not output.exists() or (output.is_dir() and all(path.suffix == _UNFINISHED for path in output.iterdir())):
         return False
     settings = output / "truth" / _SETTINGS
     if settings.is_file() and settings.read_text() == _settings(logs) and load_market(settings.parent) == market:
@@ -186,7 +189,7 @@ def _day_of_logs(
     if day.is_delivered(day_index):
         (day.folder(day_index) / "_SUCCESS").touch()
     record.parent.mkdir(exist_ok=True)
-    unfinished = record.with_suffix(".unfinished")
+    unfinished = record.with_suffix(_UNFINISHED)
     unfinished.write_text(json.dumps(counts))
     unfinished.replace(record)
     return counts

@@ -92,25 +92,24 @@ def write_pictures(market: Market, drop: Path, progress: Callable[[float], None]
 def write_dimensions(spark: SparkSession, market: Market, drop: Path) -> None:
     """Writes users, products and creatives below `drop`/dimensions, and `drop`/mapping.toml."""
     folder = drop / "dimensions"
-    products = [
-        (one.product_id, one.scope, one.title, one.price, one.price_band, f"pictures/cutouts/{one.product_id}.png")
-        for one in market.products
-    ]
-    creatives = [
-        (
-            creative.creative_id,
-            creative.product_id,
-            f"pictures/images/{creative.creative_id}.png",
-            f"pictures/masks/{creative.product_id}.png",
-        )
-        for product in market.products
-        for creative in creatives_of(market, product.product_id)
-    ]
-    for name, rows, columns in (
-        ("products", products, ["item", "category", "name", "price", "price_band", "cutout"]),
-        ("creatives", creatives, ["ad", "item", "picture", "mask"]),
-    ):
-        write_table(pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True))), folder / f"{name}.parquet")
+    columns = {
+        "item": [one.product_id for one in market.products],
+        "category": [one.scope for one in market.products],
+        "name": [one.title for one in market.products],
+        "price": [one.price for one in market.products],
+        "price_band": [one.price_band for one in market.products],
+        "attributes": pa.array([one.attributes for one in market.products], pa.map_(pa.string(), pa.string())),
+        "cutout": [f"pictures/cutouts/{one.product_id}.png" for one in market.products],
+    }
+    write_table(pa.table(columns), folder / "products.parquet")
+    creatives = [one for product in market.products for one in creatives_of(market, product.product_id)]
+    columns = {
+        "ad": [one.creative_id for one in creatives],
+        "item": [one.product_id for one in creatives],
+        "picture": [f"pictures/images/{one.creative_id}.png" for one in creatives],
+        "mask": [f"pictures/masks/{one.product_id}.png" for one in creatives],
+    }
+    write_table(pa.table(columns), folder / "creatives.parquet")
     _write_users(spark, market, folder / "users.parquet")
     names = ", ".join(f'"{attribute.name}"' for attribute in market.population.attributes)
     (drop / "mapping.toml").write_text(_MAPPING.format(attributes=names))

@@ -13,7 +13,7 @@ from osmf_models.simulator.scene_features import STYLE_NAMES
 from osmf_models.simulator.segments import Scope, Segment, Taste
 from osmf_models.simulator.users import Attribute, Population
 
-_BASE_RATE = 0.045
+BASE_RATE = 0.045
 
 
 def easy_market(
@@ -30,7 +30,7 @@ def easy_market(
         ValueError: when a setting is impossible.
     """
     products = tuple(
-        make_product(scope.name, number, seed, _BASE_RATE)
+        make_product(scope.name, number, seed, BASE_RATE)
         for scope in _SCOPES
         for number in range(num_products_per_scope)
     )

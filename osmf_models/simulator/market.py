@@ -7,6 +7,7 @@ markets are in `easy.py` and `realistic.py`; pixels do not belong here, nor who 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -114,10 +115,19 @@ def check_market(market: Market) -> Market:
         raise ValueError(f"{market.num_creatives_per_product} creatives per product: at least two are needed.")
     if not market.products or not market.scopes:
         raise ValueError("a market needs at least one product of one scope.")
-    if not market.examination or min(market.examination) <= 0 or max(market.examination) > 1:
+    if not market.examination or not all(0 < share <= 1 for share in market.examination):
         raise ValueError(f"examination is {market.examination}: one share in (0, 1] for each position is needed.")
+    numbers = (*market.season.weekdays, market.season.daily_spread, market.popularity_exponent)
+    if len(market.season.weekdays) != 7 or not all(map(math.isfinite, numbers)):
+        raise ValueError(
+            f"{market.season} and exponent {market.popularity_exponent}: 7 weekdays and numbers are needed."
+        )
+    if len({scope.name for scope in market.scopes}) < len(market.scopes):
+        raise ValueError("two scopes have the same name.")
     check_population(market.population)
     for scope in market.scopes:
+        if not 0 <= scope.softness < 1:
+            raise ValueError(f"softness of {scope.name} is {scope.softness}: it must lie in [0, 1).")
         segment_of_combination(scope, market.population.attributes)
     for product in market.products:
         market.scope(product.scope)

@@ -59,7 +59,7 @@ class Mess:
         ValueError: for what is no share or no count.
     """
 
-    duplicate_share: float = 0.002
+    duplicate_share: float = 0.0
     redelivered_share: float = 0.0
     late_share: float = 0.0
     double_click_share: float = 0.0
@@ -83,6 +83,7 @@ class Mess:
 
 CLEAN = Mess()
 USUAL = Mess(
+    duplicate_share=0.002,
     redelivered_share=0.0005,
     late_share=0.02,
     double_click_share=0.01,

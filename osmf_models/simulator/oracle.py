@@ -21,10 +21,11 @@ from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.truth import MeasuredPictures, everyone, measure_pictures, mixed_click_rates
 
 _NUM_UNIFORM = 128
+_PIXELS_AT_ONCE = 2**17
 _NUM_GUESSED = 4096
 _NUM_TRIED = 32
 _NUM_REFINED = 48
-_REFINE_SCALES = (0.3, 0.15, 0.06)
+_SCALES = (0.3, 0.15, 0.06, 0.0)  # of the steps away from the best so far, after each round
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class BestPicture:
 class _Candidates:
     styles: Array  # (B, 9)
     seeds: NDArray[np.int64]  # (B,)
-    images: Pixels  # (B, H, W, 3)
     measured: MeasuredPictures
 
 
@@ -61,24 +61,23 @@ def best_picture(
     refines around the best picture found so far.
     """
 
-    def pick(candidates: _Candidates) -> BestPicture:
+    def pick(candidates: _Candidates) -> _Found:
         rates = mixed_click_rates(market, scope, segment_weights, product_id, candidates.measured, day)
         best = int(rates.argmax())
-        image, style, seed = candidates.images[best], candidates.styles[best], int(candidates.seeds[best])
-        return BestPicture(image, style, seed, float(rates[best]))
+        return _Found(float(rates[best]), candidates.styles[best], int(candidates.seeds[best]))
 
     best = pick(_start(market, product_id))
     rng = np.random.default_rng([market.seed, 2, best.scene_seed])
     guessed = rng.uniform(-1, 1, (_NUM_GUESSED, NUM_STYLES))
     as_wished = MeasuredPictures(guessed, np.ones(len(guessed)))
     order = np.argsort(-mixed_click_rates(market, scope, segment_weights, product_id, as_wished, day))
-    for scale in (0.0, *_REFINE_SCALES):
-        near = np.clip(best.style + rng.normal(0, scale, (_NUM_REFINED, NUM_STYLES)), -1, 1)
-        styles = near if scale else guessed[order[:_NUM_TRIED]]
-        seeds = np.where(np.arange(len(styles)) % 2, best.scene_seed, rng.integers(0, 2**40, len(styles)))
-        found = pick(_measure(market, product_id, styles, seeds))
-        best = max(best, found, key=lambda picture: picture.ctr_rate)
-    return best
+    styles = guessed[order[:_NUM_TRIED]]
+    for scale in _SCALES:
+        found = pick(_near(market, product_id, styles, best.scene_seed, rng))
+        best = max(best, found, key=lambda one: one.ctr_rate)
+        styles = np.clip(best.style + rng.normal(0, scale, (_NUM_REFINED, NUM_STYLES)), -1, 1)
+    image = draw_pictures(market, product_id, best.style[None], np.array([best.scene_seed]))[0]
+    return BestPicture(image, best.style, best.scene_seed, best.ctr_rate)
 
 
 def oracle_ctr(
@@ -94,6 +93,13 @@ def best_single(market: Market, product_id: str, day: date | None = None) -> Bes
     return best_picture(market, scope, everyone(market, scope), product_id, day)
 
 
+@dataclass(frozen=True)
+class _Found:
+    ctr_rate: float
+    style: Array  # (9,)
+    scene_seed: int
+
+
 @lru_cache(maxsize=64)
 def _start(market: Market, product_id: str) -> _Candidates:
     rng = np.random.default_rng([market.seed, 3, *product_id.encode()])
@@ -101,6 +107,22 @@ def _start(market: Market, product_id: str) -> _Candidates:
     return _measure(market, product_id, styles, rng.integers(0, 2**40, len(styles)))
 
 
+def _near(market: Market, product_id: str, styles: Array, scene_seed: int, rng: np.random.Generator) -> _Candidates:
+    """Pictures of these styles, every other one in the best scene so far."""
+    seeds = np.where(np.arange(len(styles)) % 2, scene_seed, rng.integers(0, 2**40, len(styles)))
+    return _measure(market, product_id, styles, seeds)
+
+
 def _measure(market: Market, product_id: str, styles: Array, seeds: NDArray[np.int64]) -> _Candidates:
-    images = draw_pictures(market, product_id, styles, seeds)
-    return _Candidates(styles, seeds, images, measure_pictures(market, product_id, images / 255.0))
+    """Draws and measures pictures, few at a time where they are large, and keeps none."""
+    step = max(1, _PIXELS_AT_ONCE // market.image_px**2)
+    parts = [
+        measure_pictures(
+            market, product_id, draw_pictures(market, product_id, styles[i : i + step], seeds[i : i + step]) / 255.0
+        )
+        for i in range(0, len(styles), step)
+    ]
+    measured = MeasuredPictures(
+        np.concatenate([part.styles for part in parts]), np.concatenate([part.quality for part in parts])
+    )
+    return _Candidates(styles, seeds, measured)

@@ -37,7 +37,7 @@ _MAX_BYTES = 20 * 1024**2
 _MAX_TABLE_BYTES = 4 * 1024**2
 _MAX_PIXELS = 64 * 1000**2
 _MAX_STORED_PX = 256
-_CATEGORY = re.compile(r"[a-z0-9_]+")
+_CATEGORY = re.compile(r"[a-z0-9_]{1,40}")
 _OPAQUE, _CLEAR = 250, 5  # alpha from which a pixel counts as solid, and up to which as free, of 255
 
 
@@ -130,9 +130,11 @@ def _checked_row(record: dict[str, str | None], place: str, folder: Path) -> _Ro
         raise ValueError(f"{place}: the number of values differs from the header; quote titles that contain a comma.")
     name, category, title, price = (" ".join((record[column] or "").split()) for column in COLUMNS)
     if not _CATEGORY.fullmatch(category):
-        raise ValueError(f"{place}: category {category!r} must be made of a-z, 0-9 and _; rename it.")
+        raise ValueError(f"{place}: category {category!r} must be made of at most 40 of a-z, 0-9 and _; rename it.")
     if not title:
         raise ValueError(f"{place}: the title is empty; give the product a title.")
+    if not title.isprintable():
+        raise ValueError(f"{place}: the title {title!r} holds what cannot be printed; give the product another.")
     if not name or not name.isprintable():
         raise ValueError(f"{place}: {name!r} is no file name; name a PNG or WebP file in {folder}.")
     path = folder / name

@@ -42,7 +42,7 @@ def creative_pixels(market: Market, product_id: str) -> Pixels:
     return draw_pictures(market, product_id, styles, np.array([creative.scene_seed for creative in creatives]))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _cutout(product: Product, image_px: int) -> Pixels:
     pixels = _rounded(draw_cutout(product, image_px))
     pixels[..., :3] *= pixels[..., 3:] > 0

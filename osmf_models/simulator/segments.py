@@ -99,6 +99,7 @@ def segment_of_combination(scope: Scope, attributes: tuple[Attribute, ...]) -> N
         found = np.where((found < 0) & _fits(segment, attributes), place, found)
     if found.min() < 0:
         raise ValueError(f"no segment of scope {scope.name!r} takes every user: let the last have no condition.")
+    found.setflags(write=False)
     return found
 
 

@@ -39,7 +39,9 @@ class Policy:
             raise ValueError(f"no policy is called {self.kind!r}: there are uniform, epsilon_greedy and fixed.")
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon}: it must lie in (0, 1], so that every creative can be shown.")
-        if self.kind == "fixed" and (abs(sum(self.propensities) - 1) > 1e-6 or min(self.propensities) <= 0):
+        if self.kind != "fixed" and self.propensities:
+            raise ValueError(f"the policy {self.kind} takes no propensities: choose fixed, or leave them out.")
+        if self.kind == "fixed" and not (abs(sum(self.propensities) - 1) <= 1e-6 and min(self.propensities) > 0):
             raise ValueError(
                 f"the propensities {self.propensities} add up to {sum(self.propensities):g}: "
                 "they must be positive and add up to 1."

@@ -20,9 +20,8 @@ from osmf_models.simulator.market import Market, segment_shares_of
 from osmf_models.simulator.picture_quality import picture_quality
 from osmf_models.simulator.pictures import cutout
 from osmf_models.simulator.scene_features import measure_styles
-from osmf_models.simulator.segments import segment_of_combination
 from osmf_models.simulator.shapes import Array
-from osmf_models.simulator.users import combination_shares
+from osmf_models.simulator.users import UNKNOWN
 
 MAX_CLICK_RATE = 0.95
 
@@ -126,7 +125,5 @@ def segment_weights(market: Market, scope: str, cells: Mapping[str, float]) -> d
 
 def everyone(market: Market, scope: str) -> dict[str, float]:
     """Returns the share of all users in each segment of a scope."""
-    found, attributes = market.scope(scope), market.population.attributes
-    hard = np.bincount(segment_of_combination(found, attributes), combination_shares(attributes), len(found.segments))
-    shares = (1 - found.softness) * hard + found.softness / len(found.segments)
-    return {segment.name: float(share) for segment, share in zip(found.segments, shares, strict=True)}
+    nobody_known = "|".join(f"{attribute.name}={UNKNOWN}" for attribute in market.population.attributes)
+    return segment_shares_of(market, scope, nobody_known)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from osmf_models.simulator.shapes import Array
 
 UNKNOWN = "unknown"
 NUM_ACTIVITY_LEVELS = 64
+MAX_USERS = 1_000_000_000  # ids have nine digits
 _TAIL = 1.6  # exponent of the Pareto law of activity; its top level is 8 times the mean
 _NUM_FACTOR_LEVELS = 8
 
@@ -52,7 +54,7 @@ class Population:
         num_users: user indices run below it.
         attributes: a parent before its children.
         is_heavy_tailed: whether activity follows a Pareto law; else everyone is as active.
-        factor_spread: standard deviation of the log of what a user's click rates are multiplied by, mean 1.
+        factor_spread: of the log-normal law whose quantiles users' click rates are multiplied by, mean 1.
     """
 
     seed: int
@@ -89,24 +91,42 @@ class Population:
         """Returns which user is behind each impression number: heavy-tailed, where the population is."""
         if not self.is_heavy_tailed:
             return draws.index("user", numbers, self.num_users)
-        levels = np.arange(NUM_ACTIVITY_LEVELS)
-        sizes = (self.num_users - levels + NUM_ACTIVITY_LEVELS - 1) // NUM_ACTIVITY_LEVELS
-        weights = sizes * _activity()
+        weights = self._sizes * self._activity
         level = draws.choice("activity", numbers, np.cumsum(weights / weights.sum()))
-        return level + NUM_ACTIVITY_LEVELS * draws.index("user", numbers, sizes[level])
+        return level + NUM_ACTIVITY_LEVELS * draws.index("user", numbers, self._sizes[level])
 
     def click_factors(self, users: Index) -> Array:
-        """Returns what each user's click rates are multiplied by, mean 1 over the users of any activity, (N,)."""
-        shares = (np.arange(_NUM_FACTOR_LEVELS) + 0.5) / _NUM_FACTOR_LEVELS
-        logs = self.factor_spread * np.sqrt(2) * np.array([_inverse_erf(2 * share - 1) for share in shares])
-        factors = np.exp(logs) / np.exp(logs).mean()
-        return factors[(users // NUM_ACTIVITY_LEVELS) % _NUM_FACTOR_LEVELS]
+        """Returns what each user's click rates are multiplied by, mean 1 over impressions, (N,)."""
+        return self._factors[(users // NUM_ACTIVITY_LEVELS) % _NUM_FACTOR_LEVELS]
+
+    @property
+    def _sizes(self) -> Index:
+        """How many users there are of each activity level: every 64th has the same."""
+        return (self.num_users + NUM_ACTIVITY_LEVELS - 1 - np.arange(NUM_ACTIVITY_LEVELS)) // NUM_ACTIVITY_LEVELS
+
+    @property
+    def _activity(self) -> Array:
+        """How active a user of each level is: quantiles of a Pareto law, or all the same."""
+        shares = (np.arange(NUM_ACTIVITY_LEVELS) + 0.5) / NUM_ACTIVITY_LEVELS
+        return (1 - shares) ** (-1 / _TAIL) if self.is_heavy_tailed else np.ones(NUM_ACTIVITY_LEVELS)
+
+    @property
+    def _factors(self) -> Array:
+        """Quantiles of a log-normal law, over its mean among the impressions of these very users."""
+        levels = np.arange(_NUM_FACTOR_LEVELS)
+        shares = (levels + 0.5) / _NUM_FACTOR_LEVELS
+        factors = np.exp(self.factor_spread * np.array([NormalDist().inv_cdf(share) for share in shares]))
+        num_users = (self._sizes[:, None] + _NUM_FACTOR_LEVELS - 1 - levels) // _NUM_FACTOR_LEVELS
+        weights = self._activity @ num_users
+        return factors / np.average(factors, weights=weights)
 
 
 @lru_cache(maxsize=16)
 def combinations(attributes: tuple[Attribute, ...]) -> NDArray[np.int64]:
     """Returns every combination of bins, the last attribute counting fastest, (M, A)."""
-    return np.array(list(itertools.product(*(range(len(attribute.values)) for attribute in attributes))))
+    found = np.array(list(itertools.product(*(range(len(attribute.values)) for attribute in attributes))))
+    found.setflags(write=False)
+    return found
 
 
 @lru_cache(maxsize=16)
@@ -118,6 +138,7 @@ def combination_shares(attributes: tuple[Attribute, ...]) -> Array:
     for place, attribute in enumerate(attributes):
         row = 0 if attribute.parent is None else bins[:, places[attribute.parent]]
         shares = shares * np.asarray(attribute.probabilities)[row, bins[:, place]]
+    shares.setflags(write=False)
     return shares
 
 
@@ -142,10 +163,11 @@ def check_population(population: Population) -> None:
     Raises:
         ValueError: when they are not.
     """
-    if population.num_users < 1 or population.seed < 0 or population.factor_spread < 0:
+    if not 1 <= population.num_users <= MAX_USERS:
+        raise ValueError(f"num_users is {population.num_users}: a market has 1 to {MAX_USERS:,} users.")
+    if population.seed < 0 or not 0 <= population.factor_spread < 10:
         raise ValueError(
-            f"num_users is {population.num_users}, seed {population.seed}, factor_spread {population.factor_spread}: "
-            "a market needs at least one user, and none of them may be negative."
+            f"seed is {population.seed} and factor_spread {population.factor_spread}: they must not be negative."
         )
     num_values: dict[str | None, int] = {None: 1}
     for attribute in population.attributes:
@@ -160,14 +182,3 @@ def check_population(population: Population) -> None:
             raise ValueError(f"the probabilities of {attribute.name} add up to {sums}: they must add up to 1.")
         if not 0 <= attribute.missing_share < 1:
             raise ValueError(f"missing_share of {attribute.name} is {attribute.missing_share}: it must be in [0, 1).")
-
-
-def _activity() -> Array:
-    """Returns how active each level is: quantiles of a Pareto law, (NUM_ACTIVITY_LEVELS,)."""
-    return (1 - (np.arange(NUM_ACTIVITY_LEVELS) + 0.5) / NUM_ACTIVITY_LEVELS) ** (-1 / _TAIL)
-
-
-def _inverse_erf(value: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf((value + 1) / 2) / np.sqrt(2)

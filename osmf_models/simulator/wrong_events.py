@@ -175,14 +175,20 @@ def click_rows(shop: Shop, mess: Mess, events: Impressions, day_index: int) -> C
 
 def count_impressions(rows: ImpressionRows) -> dict[str, int]:
     """Returns how many rows of each kind there are."""
-    return _count(np.array(list(IMPRESSION_KINDS))[rows.kind])
+    counts = np.bincount(rows.kind, minlength=len(IMPRESSION_KINDS)).tolist()
+    return {kind: count for kind, count in zip(IMPRESSION_KINDS, counts, strict=True) if count}
 
 
 def count_clicks(rows: ClickRows) -> dict[str, dict[str, int]]:
     """Returns how many rows of each kind there are, by `age_days`; clicks on undelivered impressions are one kind."""
-    names = np.array(list(CLICK_KINDS))[rows.kind]
-    names = np.where(rows.is_undelivered & ~np.isin(names, _NEVER_ATTRIBUTED), UNDELIVERED, names)
-    return {name: _count(rows.age_days[names == name].astype(str)) for name in sorted(set(names.tolist()))}
+    names = [*CLICK_KINDS, UNDELIVERED]
+    can_be_attributed = ~np.isin(rows.kind, [names.index(name) for name in _NEVER_ATTRIBUTED])
+    kinds = np.where(rows.is_undelivered & can_be_attributed, names.index(UNDELIVERED), rows.kind)
+    found: dict[str, dict[str, int]] = {}
+    pairs, counts = np.unique(np.stack([kinds, rows.age_days]), axis=1, return_counts=True)
+    for (kind, age), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        found.setdefault(names[kind], {})[str(age)] = count
+    return found
 
 
 def deliveries(rows: _Rows, day_index: int) -> Iterator[tuple[int, str, _Rows]]:
@@ -247,8 +253,3 @@ def _take(rows: _Rows, which: NDArray[np.bool_]) -> _Rows:
 def _together(*parts: _Rows) -> _Rows:
     names = [field.name for field in fields(parts[0])]
     return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def _count(names: NDArray[np.str_]) -> dict[str, int]:
-    found, counts = np.unique(names, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
@@ -37,7 +38,7 @@ def main() -> None:
             )
         raise SystemExit(2) from None
     except (ValueError, RuntimeError, OSError) as error:
-        _console.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        _console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from None
 
 
@@ -88,7 +89,7 @@ def simulate(
     ] = MarketName.REALISTIC,
     scope: Annotated[list[str] | None, typer.Option(help="only this product category (may be repeated)")] = None,
     users: Annotated[int, typer.Option(help="users there are, up to tens of millions")] = 20_000,
-    products: Annotated[int, typer.Option(help="products of each category")] = 25,
+    products: Annotated[int, typer.Option(help="drawn products of each category")] = 25,
     creatives: Annotated[int, typer.Option(help="pictures of each product")] = 8,
     image_px: Annotated[int, typer.Option(help="side of each picture")] = 32,
     own_products: Annotated[

@@ -97,6 +97,8 @@ def run_simulate(
 
     if out is None and contact_sheet is None:
         raise ValueError("nothing to write: name a folder with --out, a picture with --contact-sheet, or both.")
+    if contact_sheet is not None and (contact_sheet.suffix.lower() != ".png" or contact_sheet.is_dir()):
+        raise ValueError(f"{contact_sheet} is no name of a picture: let it end in .png.")
     market, logs = make_market(market_options), make_logs(log_options, market_options.seed)
     if out is not None:
         simulate_market(settings, market, out, logs, console)
@@ -139,12 +141,17 @@ def make_market(options: MarketOptions) -> Market:
     Raises:
         ValueError: when a setting is impossible, a scope unknown, or a file of the own products wrong.
     """
+    from osmf_models.simulator.easy import BASE_RATE as EASY_BASE_RATE
     from osmf_models.simulator.easy import easy_market
     from osmf_models.simulator.market import with_products, with_scopes
     from osmf_models.simulator.own_products import read_own_products
     from osmf_models.simulator.realistic import BASE_RATE, realistic_market
 
-    make = {"realistic": realistic_market, "easy": easy_market}[options.market]
+    if options.seed < 0:
+        raise ValueError(f"seed is {options.seed}: it must not be negative.")
+    make, base_rate = {"realistic": (realistic_market, BASE_RATE), "easy": (easy_market, EASY_BASE_RATE)}[
+        options.market
+    ]
     market = make(
         options.seed,
         image_px=options.image_px,
@@ -153,7 +160,7 @@ def make_market(options: MarketOptions) -> Market:
         num_users=options.num_users,
     )
     if options.own_products is not None:
-        market = with_products(market, read_own_products(options.own_products, options.seed, BASE_RATE))
+        market = with_products(market, read_own_products(options.own_products, options.seed, base_rate))
     return with_scopes(market, list(options.scopes)) if options.scopes else market
 
 

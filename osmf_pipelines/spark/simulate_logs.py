@@ -25,13 +25,15 @@ from osmf_models.simulator.mess import CLEAN, Mess, check_mess
 from osmf_models.simulator.serving import UNIFORM, Policy, choose_propensities
 from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.wrong_events import click_rows, count_clicks, count_impressions, deliveries, impression_rows
-from osmf_pipelines.spark.simulated_drop import write_dimensions, write_pictures
-from osmf_pipelines.spark.simulated_files import write_clicks, write_impressions
+from osmf_pipelines.spark.simulated_drop import MAPPING_FILE_NAME, write_dimensions, write_pictures
+from osmf_pipelines.spark.simulated_files import remove_unfinished, write_clicks, write_impressions
 
 CHUNK_ROWS = 500_000
 _TASKS_PER_CORE = 4
 _SETTINGS, _EVENTS, _FINISHED = "settings.json", "events.json", "finished"
-_UNDELIVERED, _UNFINISHED = "not delivered", ".unfinished"
+_NOT_DELIVERED, _UNFINISHED = "not delivered", ".unfinished"
+_LAST_DAY = date(9998, 12, 31).toordinal()
+_MAX_EVENTS = 10**12  # ids have twelve digits
 _Counts = dict[str, Any]
 
 
@@ -75,7 +77,7 @@ class _Day:
 
     def name(self, day_index: int) -> str:
         """Returns under which name a day's rows are counted."""
-        return self.shop.day(day_index).isoformat() if self.is_delivered(day_index) else _UNDELIVERED
+        return self.shop.day(day_index).isoformat() if self.is_delivered(day_index) else _NOT_DELIVERED
 
     def folder(self, day_index: int) -> Path:
         """Returns the folder of a day's log."""
@@ -89,7 +91,7 @@ def simulate_logs(
     logs: Logs,
     progress: Callable[[str, float], None] = lambda name, share: None,
 ) -> None:
-    """Writes `output`/drop and `output`/truth; goes on where the same call was interrupted.
+    """Writes `output`/drop and `output`/truth; goes on at the day at which the same call was interrupted.
 
     A click is written in the folder of the day on which it happens, a late one in a later one; what comes after the
     last day is not there. OUTPUT/truth/events.json counts what was written, by day and kind.
@@ -115,9 +117,11 @@ def simulate_logs(
         save_market(market, unfinished)
         (unfinished / _SETTINGS).write_text(_settings(logs))
         unfinished.rename(truth)
-    progress("pictures", 0.0)
-    write_pictures(market, drop, lambda share: progress("pictures", share))
-    write_dimensions(spark, market, drop)
+    remove_unfinished(drop)
+    if not (drop / MAPPING_FILE_NAME).is_file():
+        progress("pictures", 0.0)
+        write_pictures(market, drop, lambda share: progress("pictures", share))
+        write_dimensions(spark, market, drop)
     shop = open_shop(market, logs.seed, logs.start_date, logs.impressions_per_day)
     days: list[_Counts] = []
     for day_index in range(logs.num_days):
@@ -138,6 +142,14 @@ def check_request(market: Market, output: Path, logs: Logs) -> bool:
         raise ValueError(
             f"num_days is {logs.num_days}, impressions_per_day {logs.impressions_per_day} and seed {logs.seed}: "
             "there must be at least one day and one impression, and no negative seed."
+        )
+    if (
+        logs.num_days * logs.impressions_per_day > _MAX_EVENTS
+        or logs.num_days > _LAST_DAY - logs.start_date.toordinal()
+    ):
+        raise ValueError(
+            f"{logs.num_days} days from {logs.start_date} with {logs.impressions_per_day} impressions each: "
+            f"logs end before the year 9999 and hold at most {_MAX_EVENTS:,} impressions."
         )
     check_mess(logs.mess, logs.impressions_per_day, logs.num_days)
     zero = np.zeros((len(market.products), market.num_creatives_per_product))
@@ -168,13 +180,7 @@ def _day_of_logs(
     record = output / "truth" / "days" / f"{name}.json"
     if record.is_file():
         return dict(json.loads(record.read_text()))
-    shape = (len(shop.market.products), shop.market.num_creatives_per_product)
-    shown, clicked = (
-        np.sum([day["creatives"][what] for day in days_before], axis=0, dtype=float).reshape(shape)
-        if days_before
-        else np.zeros(shape)
-        for what in ("impressions", "clicks")
-    )
+    shown, clicked = _so_far(shop, days_before, "impressions"), _so_far(shop, days_before, "clicks")
     day = _Day(
         shop,
         logs.mess,
@@ -193,6 +199,14 @@ def _day_of_logs(
     unfinished.write_text(json.dumps(counts))
     unfinished.replace(record)
     return counts
+
+
+def _so_far(shop: Shop, days_before: list[_Counts], what: str) -> Array:
+    """Counts of each creative over the days before, (P, K)."""
+    counts = np.zeros(len(shop.market.products) * shop.market.num_creatives_per_product)
+    for day in days_before:
+        counts += day["creatives"][what]
+    return counts.reshape(len(shop.market.products), -1)
 
 
 def _run_tasks(spark: SparkSession, day: _Day, progress: Callable[[float], None]) -> Iterator[_Counts]:

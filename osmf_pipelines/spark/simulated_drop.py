@@ -21,6 +21,7 @@ from osmf_models.simulator.pictures import creative_pixels, cutout_pixels
 from osmf_models.simulator.users import Population
 from osmf_pipelines.spark.simulated_files import user_ids, write_table
 
+MAPPING_FILE_NAME = "mapping.toml"
 _USERS_PER_FILE = 1_000_000
 _MAPPING = """\
 # Which of this shop's files and columns are which of OSMF's: ours = theirs.
@@ -90,7 +91,7 @@ def write_pictures(market: Market, drop: Path, progress: Callable[[float], None]
 
 
 def write_dimensions(spark: SparkSession, market: Market, drop: Path) -> None:
-    """Writes users, products and creatives below `drop`/dimensions, and `drop`/mapping.toml."""
+    """Writes users, products and creatives below `drop`/dimensions, and `drop`/mapping.toml last."""
     folder = drop / "dimensions"
     columns = {
         "item": [one.product_id for one in market.products],
@@ -112,7 +113,7 @@ def write_dimensions(spark: SparkSession, market: Market, drop: Path) -> None:
     write_table(pa.table(columns), folder / "creatives.parquet")
     _write_users(spark, market, folder / "users.parquet")
     names = ", ".join(f'"{attribute.name}"' for attribute in market.population.attributes)
-    (drop / "mapping.toml").write_text(_MAPPING.format(attributes=names))
+    (drop / MAPPING_FILE_NAME).write_text(_MAPPING.format(attributes=names))
 
 
 def _write_users(spark: SparkSession, market: Market, folder: Path) -> None:

@@ -21,6 +21,7 @@ from osmf_models.simulator.wrong_events import NOBODY, ClickRows, ImpressionRows
 
 SLOT_TYPE = "feed"
 _UNKNOWN_CREATIVE = "ad-unknown"
+_UNFINISHED = ".unfinished"
 
 
 def write_impressions(rows: ImpressionRows, shop: Shop, path: Path, *, is_drifted: bool) -> None:
@@ -65,9 +66,15 @@ def write_clicks(rows: ClickRows, path: Path) -> None:
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes one Parquet file, which nobody sees before it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
     pq.write_table(table, unfinished, compression="snappy")
     unfinished.replace(path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a task that was killed left below `folder`."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink()
 
 
 def user_ids(users: NDArray[np.int64]) -> pa.Array:

@@ -96,6 +96,8 @@ def test_equal_prices_share_a_band_and_three_prices_fill_all(folder):
         (HEADER + "red.png,../x,Vase,10\n", "category"),
         (HEADER + "red.png,vase,  ,10\n", "title is empty"),
         (HEADER + ",vase,Vase,10\n", "no file name"),
+        (HEADER + "red.png,vase,V\x1b[2J,10\n", "cannot be printed"),
+        (HEADER + f"red.png,{'v' * 41},Vase,10\n", "at most 40"),
         (HEADER + "a\0.png,vase,Vase,10\n", "no file name"),
         (HEADER + "red.png,vase,Vase,ten\n", "'ten' is not a number"),
         (HEADER + "red.png,vase,Vase,-3\n", "above 0"),

@@ -26,7 +26,7 @@ from osmf_pipelines.spark.simulate_logs import Logs, simulate_logs
 
 START = date(2026, 3, 1)
 NUM_PER_DAY = 100_000
-LOGS = Logs(START, num_days=2, impressions_per_day=NUM_PER_DAY, seed=4)
+LOGS = Logs(START, num_days=2, impressions_per_day=NUM_PER_DAY, seed=4, mess=Mess(duplicate_share=0.002))
 
 
 @pytest.fixture(scope="module")

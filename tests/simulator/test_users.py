@@ -115,9 +115,16 @@ def test_a_few_of_forty_million_users_need_next_to_no_memory(population):
     assert np.quantile(active, [0.1, 0.9]) == pytest.approx([4e6, 36e6], rel=0.05)
 
 
-def test_click_factors_have_mean_one_at_every_activity_and_the_stated_spread(population):
+@pytest.mark.parametrize("num_users", [1, 50, 300, 1_000, 20_000])
+def test_click_factors_have_mean_one_over_the_impressions_of_however_few_users(population, num_users):
+    few = replace(population, num_users=num_users)
+    factors = few.click_factors(few.active_users(Draws(5), np.arange(400_000)))
+    assert factors.mean() == pytest.approx(1.0, abs=0.003)
+
+
+def test_click_factors_have_the_stated_spread_and_one_mean_at_every_activity(population):
     factors = population.click_factors(EVERYONE[: 64 * 8 * 100]).reshape(-1, NUM_ACTIVITY_LEVELS)
-    np.testing.assert_allclose(factors.mean(0), 1.0)
+    np.testing.assert_allclose(factors.mean(0), factors.mean())
     assert 0.85 * 0.4 < np.log(factors).std() < 0.4
     assert (replace(population, factor_spread=0.0).click_factors(EVERYONE) == 1.0).all()
 
@@ -155,7 +162,7 @@ def test_a_cell_is_read_in_any_order_and_only_when_it_is_whole():
     ("wrong", "message"),
     [
         (replace(SMALL, num_users=0), "num_users is 0"),
-        (replace(SMALL, seed=-1), "seed -1"),
+        (replace(SMALL, seed=-1), "seed is -1"),
         (replace(SMALL, factor_spread=-0.1), r"factor_spread -0\.1"),
         (
             replace(SMALL, attributes=(replace(AGE, probabilities=((0.5, 0.3, 0.1),)),)),

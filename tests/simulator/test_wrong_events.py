@@ -97,17 +97,14 @@ def test_usual_clicks_go_wrong_in_the_shares_planted(shop, days):
     assert_share(counts["click without an impression"], PER_DAY, 0.0003)
     assert_share(counts["click before its impression"], PER_DAY, 0.0003)
     assert_share(counts["click a day after its impression"], PER_DAY, 0.0001)
-    assert_share(counts["click without an impression id"], PER_DAY, 0.0007)
+    assert_share(counts["click without an impression id"], num_clicks, 0.0007)
     assert counts["click told in two ways"] % 2 == 0
-    assert_share(counts["click told in two ways"] // 2, PER_DAY, 0.0005)
+    assert_share(counts["click told in two ways"] // 2, num_clicks, 0.0005)
 
 
-def test_a_clean_log_repeats_a_few_rows_and_has_nothing_else_wrong(shop, days):
-    assert set(count_impressions(impression_rows(shop, CLEAN, days[0], 0))) == {
-        "impression",
-        "impression delivered twice",
-    }
-    assert set(count_clicks(click_rows(shop, CLEAN, days[0], 0))) == {"click", "click delivered twice"}
+def test_a_clean_log_has_nothing_wrong(shop, days):
+    assert set(count_impressions(impression_rows(shop, CLEAN, days[0], 0))) == {"impression"}
+    assert set(count_clicks(click_rows(shop, CLEAN, days[0], 0))) == {"click"}
 
 
 def test_a_right_log_is_the_events_themselves(shop, days):

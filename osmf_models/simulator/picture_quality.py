@@ -26,7 +26,7 @@ _MANY_STAND_OUT, _FEW_STAND_OUT = 1.3, 2.2  # times the usual jump that a seam m
 _LIMITS = {
     "noise": (0.086, 0.045),
     "seams": (0.0135, 0.022),
-    "wandering_hue": (0.060, 0.120),
+    "wandering_hue": (0.100, 0.100),
     "clipped": (0.01, 0.10),
     "garish": (0.35, 0.10),
     "damage": (0.0, 1.0),

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from osmf_models.evaluation.contact_sheet import contact_sheet
 from PIL import Image
 
 from osmf_models.config import DataConfig
@@ -91,8 +90,3 @@ def test_arms_that_cannot_be_judged_are_refused(folders, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="same name"):
         evaluate.main()
     assert not (tmp_path / "run.json").exists()
-
-
-def test_a_contact_sheet_shows_the_market(market, tmp_path):
-    contact_sheet(market, tmp_path / "sheet.png", num_products_per_scope=1)
-    assert min(Image.open(tmp_path / "sheet.png").size) > 300

@@ -43,7 +43,7 @@ def tiny() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """Minutes on two CPU cores at 32 px: clean pictures that follow the group."""
+    """Minutes on two CPU cores at 32 px: soft pictures that follow the group in colour and light."""
     return RunConfig(
         recipe="demo",
         pretraining=PretrainingConfig(

@@ -18,6 +18,7 @@ from osmf_models.simulator.draws import Draws, Index
 from osmf_models.simulator.market import Market
 from osmf_models.simulator.pictures import creative_pixels
 from osmf_models.simulator.segments import segment_of_combination
+from osmf_models.simulator.serving import Serving
 from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.truth import MAX_CLICK_RATE, MeasuredPictures, click_rates, measure_pictures
 
@@ -113,23 +114,25 @@ def rates_of_day(shop: Shop, day_index: int) -> Array:
     return rates.reshape(-1, widest)
 
 
-def draw_impressions(shop: Shop, rates: Array, propensities: Array, numbers: Index) -> Impressions:
+def draw_impressions(shop: Shop, rates: Array, serving: Serving, numbers: Index) -> Impressions:
     """Returns the impressions with these numbers, all of one day.
 
     Args:
         shop: what they are drawn from.
         rates: of that day, from `rates_of_day`.
-        propensities: of that day, (P, K).
+        serving: of that day.
         numbers: of the impressions, (N,).
     """
     market, draws = shop.market, Draws(shop.seed)
     user = market.population.active_users(draws, numbers)
     product = draws.choice("product", numbers, shop.popularity)
-    creative, propensity = _choose_creatives(draws, numbers, product, propensities)
-    position = draws.index("position", numbers, len(market.examination)) + 1
+    segment = segments_of_users(market, user, shop.scope_of_product[product])
+    creative, propensity = _choose_creatives(draws, numbers, product, segment, serving.propensities)
+    anywhere = draws.index("position", numbers, len(market.examination)) + 1
+    is_biased = draws.some("position bias", numbers, serving.position_bias)
+    position = np.where(is_biased, serving.positions[creative], anywhere)
     day_index = int(numbers[0]) // shop.impressions_per_day if len(numbers) else 0
     micros = shop.midnight_micros(day_index) + _second_of_day(draws.uniform("time", numbers)) * MICROS
-    segment = segments_of_users(market, user, shop.scope_of_product[product])
     factor = market.population.click_factors(user)
     rate = np.minimum(rates[creative, segment] * factor, MAX_CLICK_RATE) * np.asarray(market.examination)[position - 1]
     clicked_micros = micros + _click_delay_seconds(draws, numbers) * MICROS
@@ -152,13 +155,17 @@ def segments_of_users(market: Market, users: Index, scopes: Index) -> Index:
     return segments
 
 
-def _choose_creatives(draws: Draws, numbers: Index, product: Index, propensities: Array) -> tuple[Index, Array]:
-    num_creatives = propensities.shape[1]
-    draw, bounds = draws.uniform("creative", numbers), np.cumsum(propensities, axis=1)
+def _choose_creatives(
+    draws: Draws, numbers: Index, product: Index, segment: Index, propensities: Array
+) -> tuple[Index, Array]:
+    num_products, num_segments, num_creatives = propensities.shape
+    row = product * num_segments + (segment if num_segments > 1 else 0)
+    table = propensities.reshape(num_products * num_segments, num_creatives)
+    draw, bounds = draws.uniform("creative", numbers), np.cumsum(table, axis=1)
     own = np.zeros(len(numbers), np.int64)
     for column in bounds.T[:-1]:
-        own += draw >= column[product]
-    return product * num_creatives + own, propensities[product, own]
+        own += draw >= column[row]
+    return product * num_creatives + own, table[row, own]
 
 
 def _second_of_day(draw: Array) -> Index:

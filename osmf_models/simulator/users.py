@@ -24,6 +24,7 @@ NUM_ACTIVITY_LEVELS = 64
 MAX_USERS = 1_000_000_000  # ids have nine digits
 _TAIL = 1.6  # exponent of the Pareto law of activity; its top level is 8 times the mean
 _NUM_FACTOR_LEVELS = 8
+_MAX_ATTEMPTS = 64
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Population:
         attributes: a parent before its children.
         is_heavy_tailed: whether activity follows a Pareto law; else everyone is as active.
         factor_spread: of the log-normal law whose quantiles users' click rates are multiplied by, mean 1.
+        activity: (attribute, how active users with each of its values are, relative to each other); factors of several
+            attributes multiply.
     """
 
     seed: int
@@ -62,6 +65,7 @@ class Population:
     attributes: tuple[Attribute, ...]
     is_heavy_tailed: bool
     factor_spread: float
+    activity: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
     def values(self, users: Index) -> NDArray[np.int64]:
         """Returns the bin of each attribute, (N, A)."""
@@ -88,12 +92,34 @@ class Population:
         return np.ravel_multi_index(tuple(self.values(users).T), sizes).astype(np.int64)
 
     def active_users(self, draws: Draws, numbers: Index) -> Index:
-        """Returns which user is behind each impression number: heavy-tailed, where the population is."""
+        """Returns which user is behind each impression number: heavy-tailed, where the population is.
+
+        Where attributes make active, a user is drawn again until one comes that is active enough, at most 64 times.
+        """
+        users, places = self._any_users(draws, numbers, ""), np.arange(len(numbers) if self.activity else 0)
+        for attempt in range(_MAX_ATTEMPTS):
+            is_idle = draws.uniform(f"idle {attempt}", numbers[places]) >= self._relative_activity(users[places])
+            places = places[is_idle]
+            if len(places) == 0:
+                break
+            users[places] = self._any_users(draws, numbers[places], f" {attempt + 1}")
+        return users
+
+    def _any_users(self, draws: Draws, numbers: Index, attempt: str) -> Index:
+        """Returns users, whatever their attributes."""
         if not self.is_heavy_tailed:
-            return draws.index("user", numbers, self.num_users)
+            return draws.index(f"user{attempt}", numbers, self.num_users)
         weights = self._sizes * self._activity
-        level = draws.choice("activity", numbers, np.cumsum(weights / weights.sum()))
-        return level + NUM_ACTIVITY_LEVELS * draws.index("user", numbers, self._sizes[level])
+        level = draws.choice(f"activity{attempt}", numbers, np.cumsum(weights / weights.sum()))
+        return level + NUM_ACTIVITY_LEVELS * draws.index(f"user{attempt}", numbers, self._sizes[level])
+
+    def _relative_activity(self, users: Index) -> Array:
+        """Returns how active each user's attributes make it, against the most active, (N,) in (0, 1]."""
+        names, values = [one.name for one in self.attributes], self.values(users)
+        active = np.ones(len(users))
+        for name, factors in self.activity:
+            active *= np.asarray(factors)[values[:, names.index(name)]] / max(factors)
+        return active
 
     def click_factors(self, users: Index) -> Array:
         """Returns what each user's click rates are multiplied by, mean 1 over impressions, (N,)."""
@@ -182,3 +208,6 @@ def check_population(population: Population) -> None:
             raise ValueError(f"the probabilities of {attribute.name} add up to {sums}: they must add up to 1.")
         if not 0 <= attribute.missing_share < 1:
             raise ValueError(f"missing_share of {attribute.name} is {attribute.missing_share}: it must be in [0, 1).")
+    for name, factors in population.activity:
+        if len(factors) != num_values.get(name) or not 0 < min(factors) <= max(factors) < float("inf"):
+            raise ValueError(f"activity of {name} is {factors}: an attribute and a positive factor for each value.")

@@ -69,6 +69,7 @@ class PolicyName(StrEnum):
 
     UNIFORM = "uniform"
     EPSILON_GREEDY = "epsilon_greedy"
+    TASTE = "taste"
     FIXED = "fixed"
 
 
@@ -96,8 +97,11 @@ def simulate(
         Path | None, typer.Option(help="folder with products.csv (file,category,title,price) and RGBA cut-outs")
     ] = None,
     policy: Annotated[PolicyName, typer.Option(help="how a product's picture is chosen")] = PolicyName.UNIFORM,
-    epsilon: Annotated[float, typer.Option(help="share that epsilon_greedy shows at random")] = 0.2,
+    epsilon: Annotated[float, typer.Option(help="share that epsilon_greedy and taste show at random")] = 0.2,
     propensities: Annotated[str, typer.Option(help="for fixed: one per picture, by commas, adding up to 1")] = "",
+    position_bias: Annotated[
+        float, typer.Option(help="share of impressions at which better pictures stand higher")
+    ] = 0.0,
     messy: Annotated[bool, typer.Option(help="late, doubled, orphaned, malformed and automatic events too")] = False,
     missing_day: Annotated[list[int] | None, typer.Option(help="day (from 1) that is not delivered")] = None,
     half_day: Annotated[list[int] | None, typer.Option(help="day of which half is missing")] = None,
@@ -116,6 +120,7 @@ def simulate(
         policy.value,
         epsilon,
         propensities,
+        position_bias,
         messy,
         tuple(missing_day or ()),
         tuple(half_day or ()),

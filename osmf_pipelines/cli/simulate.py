@@ -14,6 +14,7 @@ from osmf_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from osmf_models.simulator.market import Market
+    from osmf_models.simulator.serving import PolicyKind
     from osmf_pipelines.spark.simulate_logs import Logs
 
 
@@ -51,8 +52,9 @@ class LogOptions:
         impressions_per_day: right impressions a day.
         first_date: first day of the logs, YYYY-MM-DD.
         policy: how a product's picture is chosen.
-        epsilon: share that `epsilon_greedy` shows at random.
+        epsilon: share that the greedy policies show at random.
         propensities: of `fixed`, with commas between.
+        position_bias: share of impressions at which better pictures stand higher.
         is_messy: with late, doubled, orphaned, malformed and automatic events, as real logs have them.
         missing_days: numbers (from 1) of days that are not delivered.
         half_days: numbers of days of which half is missing.
@@ -62,9 +64,10 @@ class LogOptions:
     num_days: int
     impressions_per_day: int
     first_date: str
-    policy: Literal["uniform", "epsilon_greedy", "fixed"]
+    policy: PolicyKind
     epsilon: float
     propensities: str
+    position_bias: float
     is_messy: bool
     missing_days: tuple[int, ...] = ()
     half_days: tuple[int, ...] = ()
@@ -130,7 +133,7 @@ def make_logs(options: LogOptions, seed: int) -> Logs:
         options.num_days,
         options.impressions_per_day,
         seed,
-        Policy(options.policy, options.epsilon, _numbers(options.propensities)),
+        Policy(options.policy, options.epsilon, _numbers(options.propensities), options.position_bias),
         replace(USUAL if options.is_messy else CLEAN, **bad_days),  # type: ignore[arg-type]
     )
 

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from osmf_models.simulator.events import Shop, draw_impressions, open_shop, rates_of_day
 from osmf_models.simulator.market import Market, check_market, load_market, save_market
 from osmf_models.simulator.mess import CLEAN, Mess, check_mess
-from osmf_models.simulator.serving import UNIFORM, Policy, choose_propensities
+from osmf_models.simulator.serving import UNIFORM, Policy, Serving, serve_day
 from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.wrong_events import click_rows, count_clicks, count_impressions, deliveries, impression_rows
 from osmf_pipelines.spark.simulated_drop import MAPPING_FILE_NAME, write_dimensions, write_pictures
@@ -67,7 +67,7 @@ class _Day:
     num_days: int
     day_index: int
     rates: Array  # (C, S)
-    propensities: Array  # (P, K)
+    serving: Serving
     drop: Path
     chunk_rows: int
 
@@ -152,8 +152,8 @@ def check_request(market: Market, output: Path, logs: Logs) -> bool:
             f"logs end before the year 9999 and hold at most {_MAX_EVENTS:,} impressions."
         )
     check_mess(logs.mess, logs.impressions_per_day, logs.num_days)
-    zero = np.zeros((len(market.products), market.num_creatives_per_product))
-    choose_propensities(logs.policy, zero, zero)
+    none_yet = np.zeros((len(market.products), market.num_creatives_per_product))
+    serve_day(logs.policy, none_yet.reshape(-1, 1), len(market.examination), none_yet, none_yet)
     if not output.exists() or (output.is_dir() and all(path.suffix == _UNFINISHED for path in output.iterdir())):
         return False
     settings = output / "truth" / _SETTINGS
@@ -181,13 +181,14 @@ def _day_of_logs(
     if record.is_file():
         return dict(json.loads(record.read_text()))
     shown, clicked = _so_far(shop, days_before, "impressions"), _so_far(shop, days_before, "clicks")
+    rates = rates_of_day(shop, day_index)
     day = _Day(
         shop,
         logs.mess,
         logs.num_days,
         day_index,
-        rates_of_day(shop, day_index),
-        choose_propensities(logs.policy, shown, clicked),
+        rates,
+        serve_day(logs.policy, rates, len(shop.market.examination), shown, clicked),
         output / "drop",
         CHUNK_ROWS,
     )
@@ -232,7 +233,7 @@ def _write_chunk(day: _Day, chunk: int) -> _Counts:
     shop, mess, index = day.shop, day.mess, day.day_index
     first, last = chunk * day.chunk_rows, min((chunk + 1) * day.chunk_rows, shop.impressions_per_day)
     numbers = index * shop.impressions_per_day + np.arange(first, last)
-    events = draw_impressions(shop, day.rates, day.propensities, numbers)
+    events = draw_impressions(shop, day.rates, day.serving, numbers)
     written: list[_Counts] = []
     for delivered, part, shown in deliveries(impression_rows(shop, mess, events, index), index):
         if day.is_delivered(delivered):

@@ -15,6 +15,7 @@ from osmf_models.simulator.market import Market, with_scopes
 from osmf_models.simulator.pictures import creative_pixels
 from osmf_models.simulator.realistic import realistic_market
 from osmf_models.simulator.segments import Taste
+from osmf_models.simulator.serving import Serving
 from osmf_models.simulator.shapes import Array
 from osmf_models.simulator.truth import click_rates, measure_pictures
 
@@ -23,9 +24,10 @@ LEVEL = 0.001
 CHUNK_ROWS = 500_000
 
 
-def uniform(market: Market) -> Array:
-    shape = (len(market.products), market.num_creatives_per_product)
-    return np.full(shape, 1 / market.num_creatives_per_product)
+def uniform(market: Market) -> Serving:
+    num_products, num_creatives = len(market.products), market.num_creatives_per_product
+    propensities = np.full((num_products, 1, num_creatives), 1 / num_creatives)
+    return Serving(propensities, np.ones(num_products * num_creatives, np.int64), position_bias=0.0)
 
 
 @dataclass(frozen=True)

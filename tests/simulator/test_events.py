@@ -18,7 +18,7 @@ from osmf_models.simulator.events import (
 )
 from osmf_models.simulator.market import Market, segment_shares_of
 from osmf_models.simulator.pictures import creative_pixels
-from osmf_models.simulator.shapes import Array
+from osmf_models.simulator.serving import Policy, Serving, serve_day
 from osmf_models.simulator.truth import day_factor, true_ctr
 
 START = date(2026, 2, 13)  # 43 days after the first: drift is near its furthest
@@ -36,14 +36,15 @@ def events(shop) -> Impressions:
     return day_of(shop, 1, uniform(shop.market))
 
 
-def uniform(market: Market) -> Array:
-    shape = (len(market.products), market.num_creatives_per_product)
-    return np.full(shape, 1 / market.num_creatives_per_product)
+def uniform(market: Market, position_bias: float = 0.0) -> Serving:
+    num_products, num_creatives = len(market.products), market.num_creatives_per_product
+    propensities = np.full((num_products, 1, num_creatives), 1 / num_creatives)
+    return Serving(propensities, np.tile(np.arange(num_creatives) % 3 + 1, num_products), position_bias)
 
 
-def day_of(shop: Shop, day_index: int, propensities: Array) -> Impressions:
+def day_of(shop: Shop, day_index: int, serving: Serving) -> Impressions:
     numbers = day_index * PER_DAY + np.arange(PER_DAY)
-    return draw_impressions(shop, rates_of_day(shop, day_index), propensities, numbers)
+    return draw_impressions(shop, rates_of_day(shop, day_index), serving, numbers)
 
 
 def test_a_part_of_a_day_is_drawn_as_in_the_whole_day(shop, events):
@@ -67,7 +68,7 @@ def test_nothing_is_drawn_of_no_impressions(shop):
 def test_creatives_are_shown_as_often_as_their_propensity_says(shop):
     propensities = np.tile([0.55, 0.3, 0.1, 0.05], (len(shop.market.products), 1))
     propensities[1] = [0.05, 0.05, 0.05, 0.85]
-    shown = day_of(shop, 0, propensities)
+    shown = day_of(shop, 0, replace(uniform(shop.market), propensities=propensities[:, None]))
     np.testing.assert_array_equal(shown.propensity, propensities[shown.creative // 4, shown.creative % 4])
     counts = np.bincount(shown.creative, minlength=propensities.size).reshape(propensities.shape)
     expected = counts.sum(1, keepdims=True) * propensities
@@ -89,6 +90,26 @@ def test_positions_are_uniform(events):
     counts = np.bincount(events.position, minlength=4)
     assert counts[0] == 0
     assert chisquare(counts[1:]).pvalue > LEVEL
+
+
+def test_a_shop_that_knows_tastes_shows_each_user_what_its_segment_likes_and_logs_how_likely_that_was(shop):
+    rates = rates_of_day(shop, 0)
+    none_yet = np.zeros((len(shop.market.products), 4))
+    serving = serve_day(Policy("taste", 0.4), rates, 3, none_yet, none_yet)
+    shown = draw_impressions(shop, rates, serving, np.arange(PER_DAY))
+    of_product = rates.reshape(len(none_yet), 4, -1)[shown.creative // 4, :, shown.segment]
+    is_favourite = shown.creative % 4 == of_product.argmax(axis=1)
+    np.testing.assert_allclose(shown.propensity, np.where(is_favourite, 0.7, 0.1))
+    assert is_favourite.mean() == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_biased_shop_puts_creatives_where_they_belong_as_often_as_it_says(shop):
+    serving = uniform(shop.market, position_bias=0.6)
+    shown = day_of(shop, 0, serving)
+    is_own = shown.position == serving.positions[shown.creative]
+    assert is_own.mean() == pytest.approx(0.6 + 0.4 / 3, abs=0.01)
+    others = np.bincount((shown.position - serving.positions[shown.creative])[~is_own] % 3, minlength=3)
+    assert chisquare(others[1:]).pvalue > LEVEL
 
 
 def test_products_are_shown_by_rank_in_their_scope(shop, events):

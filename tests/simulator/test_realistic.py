@@ -47,6 +47,7 @@ def fingerprints() -> dict[str, str]:
     numbers = {scope.name: asdict(scope) for scope in market.scopes}
     left_out = {"seed", "scopes", "products", "image_px", "num_creatives_per_product"}
     rest = {name: value for name, value in asdict(market).items() if name not in left_out}
+    rest["population"] = {name: value for name, value in rest["population"].items() if value != ()}
     rest["population"] |= {"seed": 0, "num_users": 0}
     texts = {name: json.dumps(value, sort_keys=True) for name, value in (numbers | {"all else": rest}).items()}
     return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts.items()}

@@ -139,6 +139,31 @@ def test_the_most_active_64th_of_the_users_see_eight_times_the_mean(population):
     assert chisquare(level[:, -1]).pvalue > 0.001
 
 
+@pytest.mark.parametrize("is_heavy_tailed", [False, True])
+def test_attributes_make_active_by_the_factors_given(population, is_heavy_tailed):
+    activity = (("gender", (1.0, 2.0)), ("city_tier", (4.0, 1.0, 2.0)))
+    lively = replace(population, num_users=64_000, is_heavy_tailed=is_heavy_tailed, activity=activity)
+    names = [attribute.name for attribute in lively.attributes]
+    expected = np.ones((2, 3))
+    for name, axis in (("gender", 0), ("city_tier", 1)):
+        shape = [1, 1]
+        shape[axis] = -1
+        shares, factors = lively.attributes[names.index(name)].probabilities[0], dict(activity)[name]
+        expected = expected * (np.array(shares) * factors).reshape(shape)
+    values = lively.values(lively.active_users(Draws(5), np.arange(400_000)))
+    counts = np.zeros((2, 3))
+    np.add.at(counts, (values[:, names.index("gender")], values[:, names.index("city_tier")]), 1)
+    # The users are a sample too, of 64,000: shares of the few cells are within 3%.
+    np.testing.assert_allclose(counts / counts.sum(), expected / expected.sum(), rtol=0.03)
+
+
+def test_the_user_behind_an_impression_is_the_same_whichever_are_drawn_beside_it(population):
+    lively = replace(population, num_users=6_400, activity=(("gender", (1.0, 4.0)),))
+    together = lively.active_users(Draws(5), np.arange(1_000))
+    apart = np.concatenate([lively.active_users(Draws(5), np.arange(n, n + 100)) for n in range(0, 1_000, 100)])
+    np.testing.assert_array_equal(together, apart)
+
+
 def test_without_a_heavy_tail_everyone_is_as_active():
     even = replace(SMALL, num_users=640)
     counts = np.bincount(even.active_users(Draws(5), np.arange(200_000)), minlength=640)
@@ -170,6 +195,9 @@ def test_a_cell_is_read_in_any_order_and_only_when_it_is_whole():
         ),
         (replace(SMALL, attributes=(replace(AGE, probabilities=((1.2, -0.3, 0.1),)),)), "probabilities of age"),
         (replace(SMALL, attributes=(replace(AGE, missing_share=1.0),)), r"missing_share of age is 1\.0"),
+        (replace(SMALL, activity=(("age", (1.0,)),)), r"activity of age is \(1\.0,\)"),
+        (replace(SMALL, activity=(("age", (1.0, 0.0, 1.0)),)), "activity of age"),
+        (replace(SMALL, activity=(("pets", (1.0, 2.0)),)), "activity of pets"),
     ],
 )
 def test_an_impossible_population_is_refused(wrong, message):

@@ -10,6 +10,7 @@ from scipy.stats import binomtest, chisquare
 
 from osmf_models.simulator.events import DAY_MICROS, Impressions, Shop, draw_impressions, open_shop, rates_of_day
 from osmf_models.simulator.mess import CLEAN, CLICK_KINDS, IMPRESSION_KINDS, UNDELIVERED, USUAL, Mess
+from osmf_models.simulator.serving import Serving
 from osmf_models.simulator.wrong_events import (
     NEVER,
     ImpressionRows,
@@ -43,9 +44,10 @@ def shop(market) -> Shop:
 
 @pytest.fixture(scope="module")
 def days(shop) -> list[Impressions]:
-    propensities = np.full((len(shop.market.products), 4), 0.25)
+    num_products = len(shop.market.products)
+    serving = Serving(np.full((num_products, 1, 4), 0.25), np.ones(4 * num_products, np.int64), 0.0)
     return [
-        draw_impressions(shop, rates_of_day(shop, day), propensities, day * PER_DAY + np.arange(PER_DAY))
+        draw_impressions(shop, rates_of_day(shop, day), serving, day * PER_DAY + np.arange(PER_DAY))
         for day in range(2)
     ]
 

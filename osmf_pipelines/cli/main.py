@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from osmf_pipelines.cli.bench import bench_app
 from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Impression and click logs in, a model that draws the ad picture each group of users prefers out.",
 )
+app.add_typer(bench_app, name="bench")
 _console = Console()
 _DAY = ["%Y-%m-%d"]
 _SECRETS = ("user_key", "alert_url", "mlflow_uri", "spark_conf")

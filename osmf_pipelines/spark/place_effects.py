@@ -67,7 +67,7 @@ def fit_place_effects(creative_stats_window: DataFrame, *, max_creatives: int = 
     counts = pd.DataFrame(sums.toPandas())
     if counts.empty:
         raise ValueError("there are no creative_stats in the window: place effects cannot be fitted.")
-    return _fit_effects(counts.sort_values(keys, ignore_index=True))
+    return fit_effects(counts)
 
 
 def count_by_place(creative_stats_window: DataFrame) -> list[tuple[str | None, int | None, int, int]]:
@@ -101,8 +101,13 @@ def add_effective_impressions(creative_stats: DataFrame, place_effects: PlaceEff
     )
 
 
-def _fit_effects(counts: pd.DataFrame) -> PlaceEffects:
-    """Fits sums per (creative_id, event_date, slot_type, position)."""
+def fit_effects(counts: pd.DataFrame) -> PlaceEffects:
+    """Returns the effects, from sums of impressions and clicks per creative, day, slot type and position.
+
+    Args:
+        counts: creative_id, event_date, slot_type, position, num_impressions, num_clicks; not empty, in any order.
+    """
+    counts = counts.sort_values(["creative_id", "event_date", "slot_type", "position"], ignore_index=True)
     creative, _ = pd.factorize(counts["creative_id"])
     day, days = pd.factorize(counts["event_date"], sort=True)
     position = counts["position"].astype(object).where(counts["position"].notna(), None)

@@ -47,8 +47,7 @@ def days(shop) -> list[Impressions]:
     num_products = len(shop.market.products)
     serving = Serving(np.full((num_products, 1, 4), 0.25), np.ones(4 * num_products, np.int64), 0.0)
     return [
-        draw_impressions(shop, rates_of_day(shop, day), serving, day * PER_DAY + np.arange(PER_DAY))
-        for day in range(2)
+        draw_impressions(shop, rates_of_day(shop, day), serving, day * PER_DAY + np.arange(PER_DAY)) for day in range(2)
     ]
 
 

@@ -1,0 +1,163 @@
+"""From the rows of `osmf bench grouping` to its JSON report and its plot.
+
+Keys of the report are documented in docs/grouping.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from osmf_pipelines.bench.grouping import FORMAT, LEVEL_CLICKS
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+_OF = ["market", "condition"]
+_COLOURS = {"adaptive": "#1b6ca8", "kmeans": "#d98324", "attribute_cross": "#7a7a7a", "one_group": "#b8b8b8"}
+
+
+def summarise(
+    rows: pd.DataFrame, stability: pd.DataFrame, changes: pd.DataFrame, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the report.
+
+    Args:
+        rows: of `bench_grouping` and `bench_kmeans`.
+        stability: market, condition, seed, scope, users_kept_share, num_groups.
+        changes: condition, seed, clicks_wanted (of a week), num_days (NaN where it was not found).
+        settings: what was run.
+    """
+    rows = rows.sort_values(["market", "condition", "clicks_wanted", "seed", "scope", "method"], ignore_index=True)
+    return {
+        "format": FORMAT,
+        "settings": settings,
+        "recovery": _recovery(rows),
+        "agreeing": _agreeing(rows),
+        "methods": _methods(rows),
+        "stability": _stability(stability),
+        "taste_change": _changes(changes),
+        "scopes": rows.astype(object).where(rows.notna(), None).to_dict("records"),
+    }
+
+
+def _recovery(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Adjusted Rand index of the adaptive groups by market, condition, kind of scope and clicks."""
+    found = []
+    adaptive = rows[(rows.method == "adaptive") & (rows.kind != "agreeing")]
+    for keys, part in adaptive.groupby([*_OF, "kind", "clicks_wanted"]):
+        index = part.adjusted_rand_index
+        found.append(
+            {
+                **dict(zip(("market", "condition", "kind", "clicks_wanted"), keys, strict=True)),
+                "num_scopes": len(part),
+                "adjusted_rand_index_mean": float(index.mean()),
+                "adjusted_rand_index_min": float(index.min()),
+                "num_segments_mean": float(part.num_segments.mean()),
+                "num_groups_mean": float(part.num_groups.mean()),
+            }
+        )
+    return found
+
+
+def _agreeing(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """How many scopes without disagreement were divided."""
+    found = []
+    adaptive = rows[(rows.method == "adaptive") & (rows.kind == "agreeing")]
+    for keys, part in adaptive.groupby(_OF):
+        num_split = int((part.num_groups > 1).sum())
+        told = {"num_scopes": len(part), "num_split": num_split, "split_share": num_split / len(part)}
+        found.append({**dict(zip(_OF, keys, strict=True)), **told})
+    return found
+
+
+def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The ways to form groups side by side, over the seeds that all of them were run on."""
+    found = []
+    level = rows[rows.clicks_wanted == LEVEL_CLICKS]
+    seeds = set(level[level.method == "kmeans"].seed) or set(level.seed)
+    for keys, part in level[level.seed.isin(seeds)].groupby([*_OF, "method"]):
+        gains = _gain_by_seed(part)
+        found.append(
+            {
+                **dict(zip((*_OF, "method"), keys, strict=True)),
+                "num_scopes": len(part),
+                "heldout_gain_per_1000_mean": float(np.mean(gains)),
+                "heldout_gain_per_1000_by_seed": gains,
+                "adjusted_rand_index_mean": float(part.adjusted_rand_index.mean()),
+                "ctr_share_of_oracle_mean": float(part.ctr_share_of_oracle.mean()),
+                "num_groups_mean": float(part.num_groups.mean()),
+                "seconds_mean": float(part.seconds.mean()),
+            }
+        )
+    return found
+
+
+def _gain_by_seed(part: pd.DataFrame) -> list[float]:
+    """Gain of all scopes of a market together, per 1000 effective impressions of held-out users."""
+    total = (part.heldout_gain_per_1000 * part.heldout_impressions).groupby(part.seed).sum()
+    return (total / part.groupby("seed").heldout_impressions.sum()).tolist()
+
+
+def _stability(stability: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for keys, part in stability.groupby(_OF):
+        shares = part.users_kept_share
+        told = {"num_scopes": len(part), "users_kept_share_mean": float(shares.mean())}
+        found.append({**dict(zip(_OF, keys, strict=True)), **told, "users_kept_share_min": float(shares.min())})
+    return found
+
+
+def _changes(changes: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for keys, part in changes.groupby(["condition", "clicks_wanted"]):
+        days = [None if np.isnan(day) else int(day) for day in part.num_days]
+        found.append({"condition": keys[0], "clicks_per_week": int(keys[1]), "days_until_found": days})
+    return found
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Draws what the report says: recovery by clicks, held-out gain and click rate by method."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    _plot_recovery(axes[0], pd.DataFrame(report["recovery"]))
+    methods = pd.DataFrame(report["methods"])
+    _plot_methods(
+        axes[1], methods, "heldout_gain_per_1000_mean", "log-likelihood gained over one group,\nheld-out users"
+    )
+    _plot_methods(
+        axes[2],
+        methods,
+        "ctr_share_of_oracle_mean",
+        "click rate of each group's best picture,\nshare of the best per user",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plot_recovery(axes: Any, recovery: pd.DataFrame) -> None:
+    for (market, condition, kind), part in recovery.groupby(["market", "condition", "kind"]):
+        style = "-" if condition == "even" else "--"
+        colour = {"easy": "#1b6ca8", "realistic": "#c0392b"}[market] if kind == "strong" else "#e59866"
+        label = f"{market}, {kind}, {condition}"
+        axes.plot(part.clicks_wanted, part.adjusted_rand_index_mean, style, color=colour, marker="o", ms=3, label=label)
+    axes.set(xscale="log", xlabel="clicks of the scope", ylabel="adjusted Rand index", ylim=(-0.02, 1.02))
+    axes.legend(fontsize=7)
+    axes.set_title("Planted segments found", fontsize=10)
+
+
+def _plot_methods(axes: Any, methods: pd.DataFrame, column: str, title: str) -> None:
+    table = methods.pivot_table(index=["market", "condition"], columns="method", values=column)
+    names = [name for name in _COLOURS if name in table]
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        places = np.arange(len(table)) + (number - (len(names) - 1) / 2) * width
+        axes.bar(places, table[name], width, color=_COLOURS[name], label=name)
+    axes.set_xticks(np.arange(len(table)), [f"{market}\n{condition}" for market, condition in table.index], fontsize=8)
+    axes.axhline(0.0, color="black", lw=0.6)
+    axes.legend(fontsize=7)
+    axes.set_title(title, fontsize=10)

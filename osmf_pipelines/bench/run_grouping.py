@@ -1,0 +1,109 @@
+"""`osmf bench grouping`: all of its parts, with a bar for each, then the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from osmf_pipelines.bench.grouping import CONDITIONS, LEVEL_CLICKS, Case, bench_grouping, bench_kmeans, plan_cases
+from osmf_pipelines.bench.grouping_report import plot, summarise
+from osmf_pipelines.bench.stability import days_until_change_is_found, stability_of
+from osmf_pipelines.settings import Settings
+from osmf_pipelines.spark.preference_cuts import TreeSettings
+from osmf_pipelines.spark.session import get_spark
+
+_Part = TypeVar("_Part")
+
+
+def run_grouping_bench(
+    settings: Settings,
+    output: Path,
+    *,
+    seeds: list[int],
+    clicks: list[int],
+    num_agreeing: int,
+    console: Console,
+) -> None:
+    """Writes `output`/grouping.json and grouping.png.
+
+    Args:
+        settings: of the Spark session.
+        output: folder to write.
+        seeds: of the markets.
+        clicks: of a scope, every level.
+        num_agreeing: further scopes without disagreement, for each condition.
+        console: where progress goes.
+
+    Raises:
+        ValueError: when there are no seeds or clicks, or they are negative.
+    """
+    if not seeds or not clicks or min(seeds) < 0 or min(*clicks, LEVEL_CLICKS) < 1 or num_agreeing < 0:
+        raise ValueError(f"seeds {seeds}, clicks {clicks}, agreeing {num_agreeing}: positive numbers are needed.")
+    spark, floors = get_spark(settings), TreeSettings()
+    levels = sorted({*clicks, LEVEL_CLICKS})
+    cases = plan_cases(seeds, levels, num_agreeing)
+    level = [case for case in cases if case.clicks_wanted == LEVEL_CLICKS and not case.scopes]
+    columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("markets", total=len(cases))
+        rows = bench_grouping(spark, cases, floors, lambda done: bars.update(task, completed=done))
+        kmeans = _each(bars, "k-means (MLlib)", level, lambda case: bench_kmeans(spark, [case], floors))
+        stable = _each(bars, "consecutive days", level, lambda case: _stability_rows(case, floors))
+        weekly = [
+            Case("easy", condition, seed, count) for condition in CONDITIONS for seed in seeds for count in levels
+        ]
+        changed = _each(bars, "changes of taste", weekly, lambda case: _change_row(case, floors))
+    told = {"seeds": seeds, "clicks": levels, "num_agreeing": num_agreeing, **vars(floors)}
+    report = summarise(pd.concat([rows, *kmeans]), pd.concat(stable), pd.concat(changed), told)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "grouping.json").write_text(json.dumps(report, indent=1))
+    plot(report, output / "grouping.png")
+    _print(report, console)
+    console.print(f"{output / 'grouping.json'} and {output / 'grouping.png'} say more.", soft_wrap=True)
+
+
+def _each(bars: Progress, name: str, cases: list[Case], run: Callable[[Case], _Part]) -> list[_Part]:
+    task = bars.add_task(name, total=len(cases))
+    found = []
+    for case in cases:
+        found.append(run(case))
+        bars.advance(task)
+    return found
+
+
+def _stability_rows(case: Case, floors: TreeSettings) -> pd.DataFrame:
+    rows = [
+        (case.market, case.condition, case.seed, one.scope, one.users_kept_share, one.num_groups)
+        for one in stability_of(case, floors)
+    ]
+    return pd.DataFrame(rows, columns=["market", "condition", "seed", "scope", "users_kept_share", "num_groups"])
+
+
+def _change_row(case: Case, floors: TreeSettings) -> pd.DataFrame:
+    days = days_until_change_is_found(case, floors)
+    found = {"condition": case.condition, "seed": case.seed, "clicks_wanted": case.clicks_wanted}
+    return pd.DataFrame([{**found, "num_days": float("nan") if days is None else float(days)}])
+
+
+def _print(report: dict[str, list[dict[str, float]]], console: Console) -> None:
+    table = Table(title=f"Groups at {LEVEL_CLICKS:,} clicks a scope")
+    for name in ("market", "users", "method", "adjusted Rand index", "held-out gain", "share of best", "groups"):
+        table.add_column(name, justify="right" if name not in ("market", "users", "method") else "left")
+    for row in report["methods"]:
+        numbers = ("adjusted_rand_index_mean", "heldout_gain_per_1000_mean", "ctr_share_of_oracle_mean")
+        texts = [f"{row[name]:.3f}" for name in numbers]
+        table.add_row(
+            str(row["market"]), str(row["condition"]), str(row["method"]), *texts, f"{row['num_groups_mean']:.1f}"
+        )
+    console.print(table)
+    for row in report["agreeing"]:
+        console.print(
+            f"{row['market']}, {row['condition']}: {row['num_split']} of {row['num_scopes']} agreeing scopes split"
+        )

@@ -42,6 +42,16 @@ class Taste:
     interactions: tuple[tuple[int, int, float], ...] = ()
     drift: tuple[float, ...] = (0.0,) * len(STYLE_NAMES)
 
+    def scaled(self, factor: float) -> Taste:
+        """Returns a taste that makes `factor` times as much of every difference."""
+        return Taste(
+            factor * self.offset,
+            tuple(factor * weight for weight in self.linear),
+            tuple(factor * weight for weight in self.curvature),
+            tuple((one, other, factor * weight) for one, other, weight in self.interactions),
+            tuple(factor * weight for weight in self.drift),
+        )
+
     def log_lift(self, styles: Array, days: float = 0.0) -> Array:
         """Returns the log lift of pictures, (B,), from their styles, (B, 9), `days` after the market's first."""
         linear = np.asarray(self.linear) + np.asarray(self.drift) * np.sin(2 * np.pi * days / _DRIFT_DAYS)

@@ -33,7 +33,7 @@ FORMAT = "osmf-bench-grouping/1"
 START = date(2026, 3, 2)
 LEVEL_CLICKS = 10_000
 _PILOT_IMPRESSIONS = 20_000
-_MARKETS: dict[str, Callable[..., Market]] = {"easy": easy_market, "realistic": realistic_market}
+MARKETS: dict[str, Callable[..., Market]] = {"easy": easy_market, "realistic": realistic_market}
 _IN_TASK: tuple[GroupingMethod, ...] = ("adaptive", "one_group", "attribute_cross")
 _KEYS = ("condition", "market", "seed", "clicks_wanted")
 _ROW_DDL = """condition string, market string, seed int, clicks_wanted int, scope string, kind string, method string,
@@ -87,7 +87,7 @@ class Case:
 def open_case(case: Case, num_days: int = 1) -> Shop:
     """Returns the shop that brings the clicks wanted within `num_days`."""
     condition = CONDITIONS[case.condition]
-    market = _MARKETS[case.market](case.seed)
+    market = MARKETS[case.market](case.seed)
     market = replace(market, population=replace(market.population, activity=condition.activity))
     market = with_scopes(market, list(case.scopes)) if case.scopes else market
     shop = open_shop(market, case.seed, START, _PILOT_IMPRESSIONS)

@@ -34,3 +34,22 @@ def grouping(
         num_agreeing=agreeing,
         console=_console,
     )
+
+
+@bench_app.command("pair-quality")
+def pair_quality(
+    output: Annotated[Path, typer.Option(help="folder to write pair_quality.json and pair_quality.png into")] = Path(
+        "bench"
+    ),
+    seed: Annotated[list[int] | None, typer.Option(help="market to simulate (may be repeated); 1, 2, 3")] = None,
+    impressions: Annotated[
+        list[int] | None,
+        typer.Option(help="impressions of a creative in one segment (may be repeated); 300, 1000, 3000"),
+    ] = None,
+) -> None:
+    """Preference pairs against the truth: calibration, wrong pairs, recall, coverage of intervals, position bias."""
+    from osmf_pipelines.bench.run_pair_quality import run_pair_bench
+
+    run_pair_bench(
+        Settings(), output, seeds=seed or [1, 2, 3], impressions=impressions or [300, 1_000, 3_000], console=_console
+    )

@@ -1,0 +1,171 @@
+"""From the comparisons of `osmf bench pair-quality` to its JSON report and its plot.
+
+Keys of the report are documented in docs/grouping.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+FORMAT = "osmf-bench-pair-quality/1"
+EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+_NUM_BOOTSTRAPS = 400
+_OF = ["market", "condition"]
+_PRODUCT = ["seed", "impressions_per_arm", "scope", "product"]
+
+
+def summarise(
+    comparisons: pd.DataFrame,
+    intervals: pd.DataFrame,
+    bias: pd.DataFrame,
+    min_probability: float,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the report; the three frames are those of `pair_quality.CaseFrames`, of all cases.
+
+    Args:
+        comparisons: of all creatives.
+        intervals: how many of them hold the truth.
+        bias: of positions.
+        min_probability: pairs are kept from here on.
+        settings: what was run.
+    """
+    is_kept = (comparisons.probability >= min_probability) & (comparisons.log_rate_ratio > 0)
+    comparisons = comparisons.assign(is_kept=is_kept)
+    parts = list(comparisons.groupby(_OF))
+    return {
+        "format": FORMAT,
+        "settings": {**settings, "min_probability": min_probability},
+        "calibration": [dict(zip(_OF, keys, strict=True)) | row for keys, part in parts for row in calibrate(part)],
+        "kept": [dict(zip(_OF, keys, strict=True)) | judge_kept(part) for keys, part in parts],
+        "caig": [dict(zip(_OF, keys, strict=True)) | compare_with_caig(part) for keys, part in parts],
+        "recall": _recall(comparisons),
+        "coverage": _coverage(intervals),
+        "position_bias": _position_bias(bias),
+    }
+
+
+def calibrate(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
+    """Returns claimed and true share of right pairs by bin of probability, with an interval by products."""
+    found = []
+    bins = np.clip(np.digitize(comparisons.probability, EDGES) - 1, 0, len(EDGES) - 2)
+    for place, part in comparisons.groupby(bins):
+        gap = part.assign(gap=part.is_right - part.probability)
+        low, high = bootstrap_mean(gap, "gap")
+        row = {
+            "probability_from": EDGES[place],
+            "probability_to": EDGES[place + 1],
+            "num_pairs": len(part),
+            "claimed": float(part.probability.mean()),
+            "right": float(part.is_right.mean()),
+            "gap_low": low,
+            "gap_high": high,
+        }
+        found.append(row)
+    return found
+
+
+def judge_kept(comparisons: pd.DataFrame) -> dict[str, Any]:
+    """Returns how many pairs are kept, and the share of wrong ones: expected and true."""
+    kept = comparisons[comparisons.is_kept]
+    wrong = kept.assign(gap=(1 - kept.probability) - ~kept.is_right)
+    low, high = bootstrap_mean(wrong, "gap")
+    return {
+        "num_pairs": len(kept),
+        "num_insufficient": int((~comparisons.is_kept).sum()),
+        "expected_wrong_share": float((1 - kept.probability).mean()),
+        "wrong_share": float((~kept.is_right).mean()),
+        "gap_low": low,
+        "gap_high": high,
+    }
+
+
+def compare_with_caig(comparisons: pd.DataFrame) -> dict[str, Any]:
+    """Returns the share of wrong pairs that CAIG's filter keeps, and of as many of the most probable pairs."""
+    caig = comparisons[comparisons.is_caig_pair]
+    ours = comparisons.nlargest(len(caig), "probability")
+    return {
+        "num_pairs": len(caig),
+        "caig_wrong_share": float((~caig.is_caig_right).mean()) if len(caig) else None,
+        "wrong_share": float((~ours.is_right).mean()) if len(caig) else None,
+    }
+
+
+def bootstrap_mean(rows: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Returns the 95% interval of a mean over rows, by drawing products anew."""
+    sums = rows.groupby(_PRODUCT)[column].agg(["sum", "size"]).to_numpy(dtype=float)
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(sums), (_NUM_BOOTSTRAPS, len(sums)))
+    totals = sums[picks].sum(axis=1)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _recall(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
+    """Share of all comparisons that are kept and right, by impressions of a creative in a segment."""
+    found = []
+    for keys, part in comparisons.groupby([*_OF, "impressions_per_arm"]):
+        told = dict(zip((*_OF, "impressions_per_arm"), keys, strict=True))
+        right = float((part.is_kept & part.is_right).mean())
+        found.append({**told, "num_comparisons": len(part), "kept_and_right_share": right})
+    return found
+
+
+def _coverage(intervals: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for keys, part in intervals.groupby([*_OF, "what"]):
+        num_cases, num_covered = int(part.num_cases.sum()), int(part.num_covered.sum())
+        told = {"num_cases": num_cases, "covered_share": num_covered / num_cases}
+        found.append({**dict(zip((*_OF, "what"), keys, strict=True)), **told})
+    return found
+
+
+def _position_bias(bias: pd.DataFrame) -> list[dict[str, Any]]:
+    """Mean log gain of high places over low ones, and the share of it that the correction takes away."""
+    found = []
+    for keys, part in bias.groupby(_OF):
+        corrected, raw = float(part.with_correction.mean()), float(part.without.mean())
+        told = {"num_scopes": len(part), "log_bias": raw, "log_bias_corrected": corrected}
+        found.append({**dict(zip(_OF, keys, strict=True)), **told, "share_removed": 1 - abs(corrected / raw)})
+    return found
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Draws calibration, recall and the share of wrong pairs beside CAIG's."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    calibration = pd.DataFrame(report["calibration"])
+    calibration = calibration[calibration.num_pairs >= 1_000]
+    for (market, condition), part in calibration.groupby(_OF):
+        axes[0].plot(part.claimed, part.right, marker="o", ms=3, lw=1, label=f"{market}, {condition}")
+    axes[0].plot([0.5, 1], [0.5, 1], color="black", lw=0.6)
+    axes[0].set(xlabel="probability claimed", ylabel="share of right pairs")
+    axes[0].set_title("Do probabilities hold?", fontsize=10)
+    for (market, condition), part in pd.DataFrame(report["recall"]).groupby(_OF):
+        arm = part.impressions_per_arm
+        axes[1].plot(arm, part.kept_and_right_share, marker="o", ms=3, lw=1, label=f"{market}, {condition}")
+    axes[1].set(xscale="log", xlabel="impressions of a creative in a segment", ylabel="share of all comparisons")
+    axes[1].set_title("Preferences kept, and right", fontsize=10)
+    _plot_caig(axes[2], pd.DataFrame(report["caig"]).dropna())
+    for axis in axes[:2]:
+        axis.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plot_caig(axes: Any, caig: pd.DataFrame) -> None:
+    places: NDArray[np.float64] = np.arange(len(caig), dtype=float)
+    axes.bar(places - 0.2, caig.caig_wrong_share, 0.4, color="#7a7a7a", label="CAIG's filter")
+    axes.bar(places + 0.2, caig.wrong_share, 0.4, color="#1b6ca8", label="as many, the most probable")
+    axes.set_xticks(places, [f"{row.market}\n{row.condition}" for row in caig.itertuples()], fontsize=7, rotation=30)
+    axes.legend(fontsize=7)
+    axes.set_title("Wrong pairs", fontsize=10)

@@ -56,7 +56,7 @@ def _ingest(context: dg.AssetExecutionContext, resource: LakeResource, days: Day
         "bronze_clicks": parse_clicks(read["bronze_clicks"]),
     }
     events = {name: ingest_events(parsed[name], name) for name in read}
-    with cached(*[result.repeated_ids for result in events.values()]):
+    with cached(*[frame for result in events.values() for frame in result.repeated]):
         counts = {}
         for name, result in events.items():
             rows = count_by_day(

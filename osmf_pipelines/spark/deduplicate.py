@@ -19,9 +19,7 @@ def find_repeated_ids(events: DataFrame, id_columns: Sequence[str]) -> DataFrame
     return events.groupBy(*id_columns).count().where("count > 1").drop("count")
 
 
-def label_copies(
-    events: DataFrame, repeated_ids: DataFrame, *, id_columns: Sequence[str], payload_columns: Sequence[str]
-) -> DataFrame:
+def label_copies(repeated: DataFrame, *, id_columns: Sequence[str], payload_columns: Sequence[str]) -> DataFrame:
     """Returns the events with `label`: first (the one to keep), copy (of it), or conflict (no copy can be believed).
 
     Copies of an id agree in all payload columns; where two disagree, all rows of the id are conflicts. Two null payload
@@ -31,22 +29,13 @@ def label_copies(
         the partitioning. A null id is refused by quarantine before.
 
     Args:
-        events: bronze events of one type.
-        repeated_ids: of these events, by `find_repeated_ids`.
+        repeated: events of one type whose ids came more than once.
         id_columns: what makes two rows the same event.
         payload_columns: what both must agree on; where and when a row was read is no payload.
     """
     by_id = Window.partitionBy(*id_columns).rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    in_order = Window.partitionBy(*id_columns).orderBy(*events.columns)
+    in_order = Window.partitionBy(*id_columns).orderBy(*repeated.columns)
     payload = F.struct(*payload_columns)
     is_conflict = ~F.min(payload).over(by_id).eqNullSafe(F.max(payload).over(by_id))
     is_first = F.row_number().over(in_order) == 1
-    label = F.when(is_conflict, "conflict").when(is_first, "first").otherwise("copy")
-    single = events.join(F.broadcast(repeated_ids), on=list(id_columns), how="left_anti")
-    repeated = events.join(F.broadcast(repeated_ids), on=list(id_columns), how="left_semi")
-    columns = [*events.columns, "label"]
-    return (
-        single.withColumn("label", F.lit("first"))
-        .select(*columns)
-        .unionByName(repeated.withColumn("label", label).select(*columns))
-    )
+    return repeated.withColumn("label", F.when(is_conflict, "conflict").when(is_first, "first").otherwise("copy"))

@@ -21,13 +21,14 @@ class IngestedEvents:
     """What came of one kind of events; every parsed event is in exactly one of the last three frames.
 
     Attributes:
-        repeated_ids: ids that came more than once; persist them when reading more than one of the others.
+        repeated: the ids that came more than once, and their labelled rows: few; persist both when reading more than
+            one of the others, which are made of them.
         bronze: rows of the bronze table, without `ingested_at`.
         quarantined: rows of `quarantined_events`, without `ingested_at`.
         duplicates: further copies of rows in `bronze`.
     """
 
-    repeated_ids: DataFrame
+    repeated: tuple[DataFrame, DataFrame]
     bronze: DataFrame
     quarantined: DataFrame
     duplicates: DataFrame
@@ -49,15 +50,19 @@ def ingest_events(parsed: ParsedEvents, table: str) -> IngestedEvents:
     accepted = parsed.accepted.select(*columns, "payload")
     ids = ("source_date", id_column)
     repeated_ids = find_repeated_ids(accepted, ids)
-    labelled = label_copies(accepted, repeated_ids, id_columns=ids, payload_columns=payload)
-    label = F.col("label")
-    conflicts = labelled.where(label == "conflict").withColumn("reasons", F.array(F.lit(CONFLICT_REASON)))
-    bronze = labelled.where(label == "first").select(*columns)
+    single, repeated = (
+        accepted.join(F.broadcast(repeated_ids), on=list(ids), how=how).select(*accepted.columns)
+        for how in ("left_anti", "left_semi")
+    )
+    labelled = label_copies(repeated, id_columns=ids, payload_columns=payload)
+    first, copies, conflicts = (labelled.where(F.col("label") == label) for label in ("first", "copy", "conflict"))
+    bronze = single.select(*columns).unionByName(first.select(*columns))
+    conflicts = conflicts.withColumn("reasons", F.array(F.lit(CONFLICT_REASON)))
     return IngestedEvents(
-        repeated_ids=repeated_ids,
+        repeated=(repeated_ids, labelled),
         bronze=_count_user_impressions(bronze) if table == "bronze_impressions" else bronze,
         quarantined=parsed.quarantined.unionByName(as_quarantined(conflicts, event_type)),
-        duplicates=labelled.where(label == "copy").select(*columns),
+        duplicates=copies.select(*columns),
     )
 
 

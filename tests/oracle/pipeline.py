@@ -110,8 +110,8 @@ def run_events(spark: SparkSession, folder: Path, rules: ClickRules, *, user_key
     parsed_impressions = parse_impressions(shown, source.creatives(spark), user_key=user_key)
     impressions = ingest_events(parsed_impressions, "bronze_impressions")
     clicks = ingest_events(parse_clicks(clicked), "bronze_clicks")
-    for events in (impressions, clicks):
-        events.repeated_ids.cache()
+    for frame in (*impressions.repeated, *clicks.repeated):
+        frame.cache()
     bronze = {
         name: events.bronze.withColumn("ingested_at", F.current_timestamp()).localCheckpoint()
         for name, events in (("bronze_impressions", impressions), ("bronze_clicks", clicks))
@@ -130,8 +130,8 @@ def run_events(spark: SparkSession, folder: Path, rules: ClickRules, *, user_key
     frames = {"quarantined_events": quarantined, **bronze, "judged_clicks": judged, "silver_exposures": exposures}
     frames["creative_stats"] = stats
     ledger = _count("impression", shown, impressions, quarantined) + _count("click", clicked, clicks, quarantined)
-    for events in (impressions, clicks):
-        events.repeated_ids.unpersist()
+    for frame in (*impressions.repeated, *clicks.repeated):
+        frame.unpersist()
     return Events(bronze, stats, {name: collect_rows(frame) for name, frame in frames.items()}, ledger)
 
 

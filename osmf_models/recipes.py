@@ -48,12 +48,12 @@ def demo() -> RunConfig:
         recipe="demo",
         pretraining=PretrainingConfig(
             training=TrainingConfig(
-                num_steps=800, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=400
+                num_steps=1200, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=400
             )
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
-                num_steps=220, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=100
+                num_steps=300, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=100
             ),
             beta=400.0,
             anchor_weight=20.0,

@@ -37,6 +37,9 @@ class ModelConfig:
         denoiser_layers, denoiser_heads, denoiser_head_width: of the diffusion transformer.
         patch_px: side of its patches.
         refine_channels: width of the convolutions that join its patches.
+        refine_stride: side, in pixels, of the cells that those convolutions work on: 1 is full resolution, s shows them
+            s x s pixels as channels, at 1 / s^2 of the memory for a given width. It divides `patch_px`, and its square
+            `refine_channels`.
     """
 
     width: int = 96
@@ -55,6 +58,7 @@ class ModelConfig:
     denoiser_head_width: int = 32
     patch_px: int = 4
     refine_channels: int = 24
+    refine_stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,18 @@ class DataConfig:
         group_dropout, text_dropout: share of examples that see the null group, or no title.
         max_image_px: longest side of a picture that is decoded at all.
         num_cached_pictures: decoded pictures kept in memory, per kind.
+        num_batches_ahead: batches that threads draw while earlier ones are trained on; 0 draws each when it is needed.
+            The batches are the same.
+        image_px: side of the pictures that the recipe's sizes are meant for; a benchmark makes such, an export brings
+            its own.
     """
 
     group_dropout: float = 0.1
     text_dropout: float = 0.1
     max_image_px: int = 1024
     num_cached_pictures: int = 8192
+    num_batches_ahead: int = 0
+    image_px: int = 32
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,20 @@ class ZeroConfig:
 
 
 @dataclass(frozen=True)
+class ExecutionConfig:
+    """How the model's repeated layers are run: what is traded for speed and memory, not what is learned.
+
+    Attributes:
+        is_compiled: by `torch.compile`, one graph for each kind of layer, for fixed shapes.
+        is_checkpointed: forget activations inside a layer and compute them again in the backward pass: less memory,
+            about a third more work.
+    """
+
+    is_compiled: bool = False
+    is_checkpointed: bool = False
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that a training run depends on, apart from its data."""
 
@@ -177,6 +201,7 @@ class RunConfig:
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
 
 def apply_overrides(config: RunConfig, assignments: Iterable[str]) -> RunConfig:

@@ -21,6 +21,7 @@ OWNERS = {
         "osmf_pipelines/sources/",
         "osmf_pipelines/quality/gate.py",
         "osmf_pipelines/quality/failing_rows.py",
+        "osmf_pipelines/bench/",
     ),
     "delta": ("osmf_pipelines/spark/",),
     "dagster": (
@@ -38,7 +39,7 @@ OWNERS = {
     # `run_record` only quietens their logs.
     "transformers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),
     "diffusers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),
-    # The market's truth is read by evaluation alone; the simulator writes it.
+    # The market's truth is read by evaluation and benchmarks alone; the simulator writes it.
     "osmf_models.simulator": (
         "osmf_models/simulator/",
         "osmf_models/evaluation/",
@@ -46,7 +47,9 @@ OWNERS = {
         "osmf_pipelines/spark/simulate",
         "osmf_pipelines/cli/demo.py",
         "osmf_pipelines/cli/simulate.py",
+        "osmf_pipelines/bench/",
     ),
+    "osmf_pipelines.bench": ("osmf_pipelines/bench/", "osmf_pipelines/cli/"),
     "osmf_models.evaluation": (
         "osmf_models/evaluation/",
         "osmf_models/stages/evaluate.py",

@@ -173,19 +173,28 @@ def collate_pairs(
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Returns a batch, or any frozen dataclass of tensors, with its tensors on `device`."""
-    moved = {}
-    for item in fields(batch):
-        value = getattr(batch, item.name)
-        if isinstance(value, Tensor):
-            moved[item.name] = value.to(device)
-        elif is_dataclass(value):
-            moved[item.name] = to_device(value, device)
-    return replace(batch, **moved)
+    return _with_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def pinned(batch: Any) -> Any:
+    """Returns a batch whose tensors lie where a GPU can fetch them by itself; without a GPU, the batch as it is."""
+    return _with_tensors(batch, torch.Tensor.pin_memory) if torch.cuda.is_available() else batch
 
 
 def product_on_grey(product: NDArray[np.floating], mask: NDArray[np.floating]) -> NDArray[np.floating]:
     """Returns the product alone on grey: product (…, H, W, 3), mask (…, H, W) → (…, H, W, 3)."""
     return mask[..., None] * product + (1.0 - mask[..., None]) * _GREY
+
+
+def _with_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    changed = {}
+    for item in fields(batch):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            changed[item.name] = change(value)
+        elif is_dataclass(value):
+            changed[item.name] = _with_tensors(value, change)
+    return replace(batch, **changed)
 
 
 def _pick_pair(by_group: list[NDArray[np.int64]], num_pairs: int, g: np.random.Generator, is_balanced: bool) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from transformers import (
 from osmf_models.config import ModelConfig
 
 _PAD, _END, _UNKNOWN = "<pad>", "<end>", "<unk>"
+_NUM_REMEMBERED_TEXTS = 65536  # a training sees the same titles and descriptions again and again, while a GPU waits
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, num_title_tokens: int
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int, has_end: bool = False) -> TokenBatch:
     """Returns `texts` cut and padded to exactly `length` tokens, closed by an end token if asked for."""
-    texts = [text + _END for text in texts] if has_end else texts
-    batch = tokenizer(texts, max_length=length, truncation=True, padding="max_length", return_tensors="pt")
-    return TokenBatch(batch.input_ids, batch.attention_mask.bool())
+    rows = [_tokens(tokenizer, text + _END if has_end else text, length) for text in texts]
+    return TokenBatch(torch.stack([ids for ids, _ in rows]), torch.stack([is_token for _, is_token in rows]))
+
+
+@lru_cache(maxsize=_NUM_REMEMBERED_TEXTS)
+def _tokens(tokenizer: PreTrainedTokenizerFast, text: str, length: int) -> tuple[Tensor, Tensor]:
+    """Returns one text's ids and where they are no padding, (T,) each."""
+    tokens = tokenizer([text], max_length=length, truncation=True, padding="max_length", return_tensors="pt")
+    return tokens.input_ids[0], tokens.attention_mask[0].bool()
 
 
 def build_backbone(config: ModelConfig, image_px: int, vocab_size: int) -> LlavaForConditionalGeneration:

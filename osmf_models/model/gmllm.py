@@ -94,6 +94,7 @@ class GMllm(nn.Module):
                 config.denoiser_head_width,
                 config.width,
                 config.refine_channels,
+                config.refine_stride,
             ),
         )
 

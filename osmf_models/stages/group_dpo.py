@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from osmf_models.config import DpoConfig
-from osmf_models.data.collate import BatchKey, Dropout, draw_pair_batch, to_device
+from osmf_models.config import DpoConfig, RunConfig
+from osmf_models.data.ahead import DrawnAhead
+from osmf_models.data.collate import BatchKey, Dropout, PairBatch, draw_pair_batch, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.pairs import pairs_of_split
+from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
 from osmf_models.model.path import biased_time
 from osmf_models.model.pipeline import GroupAdPipeline
@@ -60,15 +62,19 @@ def main() -> None:
 def group_dpo(arguments: StageArguments, export: TrainingExport, pretrained: Path, started: float) -> None:
     """Trains, judges held-out pairs, saves and records; every process of the group must call it."""
     config, dpo = arguments.config, arguments.config.dpo
-    engine = zero.build_engine(load_gmllm(pretrained, export), config.zero, dpo.training)
-    reference = load_gmllm(pretrained, export).to(engine.device, engine.module.denoiser.dtype)
+    policy = prepare_layers(load_gmllm(pretrained, export), config.execution, config.zero)
+    engine = zero.build_engine(policy, config.zero, dpo.training)
+    reference = prepare_layers(load_gmllm(pretrained, export), config.execution, config.zero)
+    reference = reference.to(engine.device, engine.module.denoiser.dtype)
     models = Models(engine, reference.requires_grad_(False).eval())
-    result = train(engine, preference_step(models, export, dpo), dpo.training, arguments.output, arguments.is_resumed)
+    step_loss = preference_step(models, export, config)
+    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed)
     judged = evaluate_pairs(models.engine, models.reference, export, pairs_of_split(export, dpo, "validation"), dpo)
     pipeline = save_model(engine.module, arguments.output / "model")
+    device = engine.device
     engine.destroy()
     if pipeline is not None:
-        write_sample_grid(pipeline, export, config.pretraining, arguments.output / "sample_grid.png")
+        write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= held_out_metrics(judged, dpo)
         metrics |= {"seconds_per_step": result.seconds_per_step}
@@ -93,17 +99,21 @@ def load_gmllm(folder: Path, export: TrainingExport) -> GMllm:
     return pipeline.gmllm.train()
 
 
-def preference_step(models: Models, export: TrainingExport, dpo: DpoConfig) -> StepLoss:
+def preference_step(models: Models, export: TrainingExport, config: RunConfig) -> StepLoss:
     """Returns the loss of a step on pairs of split train."""
+    dpo, training = config.dpo, config.dpo.training
     pairs = pairs_of_split(export, dpo, "train")
     dropout = Dropout(group=1.0 if dpo.pair_groups == "null" else 0.0)
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        training = dpo.training
+    def draw(step: int) -> PairBatch:
         key = BatchKey.of_rank(training.seed, step, training.batch_size, zero.rank(), zero.world_size())
         time_of = lambda uniform: biased_time(uniform, dpo.time_power)  # noqa: E731
-        batch = draw_pair_batch(export, pairs, key, dropout, time_of, dpo.is_group_balanced)
-        batch = to_device(batch, models.engine.device)
+        return pinned(draw_pair_batch(export, pairs, key, dropout, time_of, dpo.is_group_balanced))
+
+    batch_of = DrawnAhead(draw, config.data.num_batches_ahead, training.num_steps)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = to_device(batch_of(step), models.engine.device)
         policy = pair_errors(models.engine, batch, dpo.error_space)
         with torch.no_grad():
             reference = pair_errors(models.reference, batch, dpo.error_space)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from osmf_models.config import RunConfig
-from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, to_device
+from osmf_models.data.ahead import DrawnAhead
+from osmf_models.data.collate import BatchKey, Dropout, GenerationBatch, draw_generation_batch, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.model.backbone import TokenBatch, tokenize
-from osmf_models.model.gmllm import GMllm, NoisyPictures
+from osmf_models.model.execution import prepare_layers
+from osmf_models.model.gmllm import GMllm, NoisyPictures, Prediction
 from osmf_models.model.latents import to_latents
 from osmf_models.model.path import at_time, biased_time
 from osmf_models.objectives.comprehension import description_loss
@@ -49,13 +52,15 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     model = GMllm.build(config.model, export.manifest, texts)
     num_trainable = model.num_trainable_parameters()
     logger.info("trainable parameters: %s", num_trainable)
+    prepare_layers(model, config.execution, config.zero)
     engine = zero.build_engine(model, config.zero, config.pretraining.training)
     step_loss = pretraining_loss(engine, export, config)
     result = train(engine, step_loss, config.pretraining.training, arguments.output, arguments.is_resumed)
     pipeline = save_model(model, arguments.output / "model")
+    device = engine.device
     engine.destroy()
     if pipeline is not None:
-        write_sample_grid(pipeline, export, config.pretraining, arguments.output / "sample_grid.png")
+        write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
@@ -71,33 +76,44 @@ def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> 
     examples = export.examples[export.examples.split == "train"]
     if examples.empty:
         raise ValueError("the export has no generation examples of split train with pictures.")
-    settings, model = config.pretraining, engine.module
+    training = config.pretraining.training
     dropout = Dropout(config.data.group_dropout, config.data.text_dropout)
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        training = settings.training
+    def draw(step: int) -> GenerationBatch:
         key = BatchKey.of_rank(training.seed, step, training.batch_size, zero.rank(), zero.world_size())
-        batch = draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0))
-        batch = to_device(batch, engine.device)
-        pictures, condition = batch.pictures, batch.condition
-        tokens = tokenize(model.tokenizer, batch.descriptions, config.model.num_description_tokens, has_end=True)
-        description = TokenBatch(tokens.ids.to(engine.device), tokens.is_token.to(engine.device))
-        clean = to_latents(pictures.images)
-        noisy = NoisyPictures(at_time(clean, pictures.noise, pictures.time), clean, pictures.masks, pictures.time)
-        prediction = engine(condition, noisy, description)
-        errors = scene_errors(prediction.clean, clean, pictures.masks)
-        generation = generation_loss(errors, pictures.time, settings.time_floor)
-        comprehension = description_loss(
-            prediction.description_logits, description.ids, description.is_token, condition.is_null_group
-        )
-        loss = generation + settings.comprehension_weight * comprehension
-        return loss, {
-            "generation_loss": generation,
-            "comprehension_loss": comprehension,
-            **_binned(errors, pictures.time),
-        }
+        return pinned(draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0)))
 
-    return loss_of
+    batch_of = DrawnAhead(draw, config.data.num_batches_ahead, training.num_steps)
+    return lambda step: batch_loss(engine, engine.module, to_device(batch_of(step), engine.device), config)
+
+
+def batch_loss(
+    predict: Callable[..., Prediction], model: GMllm, batch: GenerationBatch, config: RunConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns the loss of one batch, and its parts, scalars.
+
+    Args:
+        predict: the model, or what wraps it for training.
+        model: itself.
+        batch: on the model's device.
+        config: weights of the parts, length of the description.
+    """
+    settings, pictures, condition = config.pretraining, batch.pictures, batch.condition
+    device = pictures.images.device
+    tokens = tokenize(model.tokenizer, batch.descriptions, config.model.num_description_tokens, has_end=True)
+    description = TokenBatch(tokens.ids.to(device), tokens.is_token.to(device))
+    clean = to_latents(pictures.images)
+    noisy = NoisyPictures(at_time(clean, pictures.noise, pictures.time), clean, pictures.masks, pictures.time)
+    prediction = predict(condition, noisy, description)
+    errors = scene_errors(prediction.clean, clean, pictures.masks)
+    generation = generation_loss(errors, pictures.time, settings.time_floor)
+    assert prediction.description_logits is not None  # a description was given
+    comprehension = description_loss(
+        prediction.description_logits, description.ids, description.is_token, condition.is_null_group
+    )
+    loss = generation + settings.comprehension_weight * comprehension
+    parts = {"generation_loss": generation, "comprehension_loss": comprehension}
+    return loss, {**parts, **_binned(errors, pictures.time)}
 
 
 def _binned(errors: Tensor, time: Tensor) -> dict[str, Tensor]:

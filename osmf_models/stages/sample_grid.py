@@ -17,6 +17,8 @@ from osmf_models.model.gmllm import GMllm
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.training import zero
 
+_SHOWN_PX = 128
+
 
 def save_model(model: GMllm, folder: Path) -> GroupAdPipeline | None:
     """Saves the model's parts in their libraries' formats and returns the pipeline read back, on rank 0 only.
@@ -37,14 +39,16 @@ def save_model(model: GMllm, folder: Path) -> GroupAdPipeline | None:
     return pipeline
 
 
-def write_sample_grid(
-    pipeline: GroupAdPipeline, export: TrainingExport, config: PretrainingConfig, path: Path, scale: int = 4
-) -> None:
-    """Writes a PNG: one row per held-out product, its cut-out first, then one picture per group of its scope."""
+def write_sample_grid(pipeline: GroupAdPipeline, export: TrainingExport, config: PretrainingConfig, path: Path) -> None:
+    """Writes a PNG: one row per held-out product, its cut-out first, then one picture per group of its scope.
+
+    Small pictures are enlarged to about 128 px by repeating pixels.
+    """
     held_out = export.products[export.products.split != "train"]
     products = held_out if not held_out.empty else export.products
     rows = [_grid_row(pipeline, export, config, int(index)) for index in products.index[: config.num_grid_rows]]
     grid = np.round(np.concatenate(rows) * 255).astype(np.uint8)
+    scale = max(1, _SHOWN_PX // pipeline.image_px)
     Image.fromarray(np.kron(grid, np.ones((scale, scale, 1), np.uint8))).save(path)
 
 

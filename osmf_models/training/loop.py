@@ -45,31 +45,66 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * warm * decay
 
 
+def train_step(engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig) -> dict[str, Tensor]:
+    """Takes one optimiser step and returns this rank's metrics, the loss among them; nothing waits for the device."""
+    zero.set_learning_rate(engine, learning_rate_at(step, config))
+    loss, metrics = step_loss(step)
+    engine.backward(loss)
+    engine.step()
+    norm = zero.gradient_norm(engine)
+    told = {"loss": loss, **metrics} if norm is None else {"loss": loss, "gradient_norm": norm, **metrics}
+    return {name: value.detach() for name, value in told.items()}
+
+
+def read_metrics(metrics: list[dict[str, Tensor]], first_step: int) -> list[dict[str, float]]:
+    """Returns the means over ranks of each step's metrics, in one exchange; all ranks must bring as many steps.
+
+    Raises:
+        ValueError: when a loss or a gradient is no finite number, on all ranks alike.
+    """
+    if not metrics:
+        return []
+    values = torch.stack([torch.stack([value.float() for value in step.values()]) for step in metrics])
+    means = zero.mean_over_ranks(values).tolist()
+    result = [dict(zip(metrics[0], row, strict=True)) for row in means]
+    for step, row in enumerate(result, first_step):
+        if not math.isfinite(row["loss"]):
+            raise ValueError(f"the loss of step {step} is {row['loss']}: lower the learning rate.")
+        if not 0.0 <= row.get("gradient_norm", 0.0) < math.inf:
+            raise ValueError(f"the gradient of step {step} is no finite number: lower the learning rate.")
+    return result
+
+
 def train(
     engine: Any, step_loss: StepLoss, config: TrainingConfig, output: Path, is_resumed: bool = False
 ) -> TrainingResult:
     """Trains to `config.num_steps`, from the newest checkpoint if `is_resumed`.
 
+    Metrics stay on the device until something is written, so that a step waits for no other.
+
     Raises:
-        ValueError: when the loss is no finite number, or nothing can be resumed.
+        ValueError: when a loss or a gradient is no finite number, or nothing can be resumed. No checkpoint is written
+            after such a step (under ZeRO-0, which tells no norm, a broken gradient shows in the next step's loss).
     """
     checkpoints = output / CHECKPOINTS_NAME
     first_step = load_checkpoint(engine, checkpoints) if is_resumed else 0
     tracker = Tracker(output, zero.rank(), first_step)
     started = time.monotonic()
     recent: list[dict[str, float]] = []
+    unread: list[dict[str, Tensor]] = []
     for step in range(first_step, config.num_steps):
-        zero.set_learning_rate(engine, learning_rate_at(step, config))
-        loss, metrics = step_loss(step)
-        engine.backward(loss)
-        engine.step()
-        recent.append(_mean_metrics({"loss": loss, **metrics}, step))
+        unread.append(train_step(engine, step_loss, step, config))
         done = step + 1
         is_last = done == config.num_steps
-        if done % config.log_every == 0 or is_last:
+        is_reported = done % config.log_every == 0 or is_last
+        is_saved = bool(config.checkpoint_every) and done % config.checkpoint_every == 0 and not is_last
+        if is_reported or is_saved:
+            recent += read_metrics(unread, done - len(unread))
+            unread.clear()
+        if is_reported:
             rate = (time.monotonic() - started) / (done - first_step)
             _report(tracker, output, done, config, _averaged(recent[-config.log_every :]), rate)
-        if config.checkpoint_every and done % config.checkpoint_every == 0 and not is_last:
+        if is_saved:
             save_checkpoint(engine, checkpoints, done)
     if engine.skipped_steps:
         raise ValueError(f"{engine.skipped_steps} optimiser steps were skipped: gradients overflowed.")
@@ -83,15 +118,6 @@ def write_heartbeat(output: Path, step: int, num_steps: int, eta_seconds: float,
     temporary = output / f".{HEARTBEAT_NAME}.tmp"
     temporary.write_text(json.dumps(content))
     temporary.replace(output / HEARTBEAT_NAME)
-
-
-def _mean_metrics(metrics: dict[str, Tensor], step: int) -> dict[str, float]:
-    """Returns the means over ranks, refusing a loss that is no number (on all ranks alike)."""
-    values = zero.mean_over_ranks(torch.stack([value.detach().float() for value in metrics.values()]))
-    result = dict(zip(metrics, values.tolist(), strict=True))
-    if not math.isfinite(result["loss"]):
-        raise ValueError(f"the loss of step {step} is {result['loss']}: lower the learning rate.")
-    return result
 
 
 def _averaged(records: list[dict[str, float]]) -> dict[str, float]:

@@ -63,6 +63,8 @@ def evaluate_pairs(
 ) -> EvaluatedPairs:
     """Judges `pairs`, shared over the processes; every process must call it, and all get the whole result.
 
+    Layers run uncompiled: there are few batches, of other sizes than in training.
+
     Args:
         policy: the model being trained.
         reference: the frozen one.
@@ -76,10 +78,11 @@ def evaluate_pairs(
     rows = []
     for start in range(0, len(share), _PAIRS_AT_ONCE):
         part = share[start : start + _PAIRS_AT_ONCE]
-        draws = [
-            _judged_once(policy, reference, export, chosen.iloc[part], part, draw, dpo, dropout)
-            for draw in range(dpo.num_evaluation_draws)
-        ]
+        with torch.compiler.set_stance("force_eager"):
+            draws = [
+                _judged_once(policy, reference, export, chosen.iloc[part], part, draw, dpo, dropout)
+                for draw in range(dpo.num_evaluation_draws)
+            ]
         rows.append(torch.stack(draws).mean(0))
     errors = zero.all_ranks(torch.cat(rows)).cpu()  # (B, 4)
     return EvaluatedPairs(

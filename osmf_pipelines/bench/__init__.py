@@ -1,1 +1,1 @@
-"""The benchmarks that `osmf bench` runs: planted truth in, JSON and a plot out."""
+"""The benchmarks that `osmf bench` runs: planted truth, or random batches, in; JSON and where it helps a plot out."""

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from osmf_models.recipes import RECIPES
 from osmf_pipelines.settings import Settings
 
-bench_app = typer.Typer(help="Benchmarks on planted truth: JSON and a plot each.", no_args_is_help=True)
+bench_app = typer.Typer(help="Benchmarks on planted truth, and of training speed: JSON each.", no_args_is_help=True)
 _console = Console()
 
 
@@ -53,3 +54,27 @@ def pair_quality(
     run_pair_bench(
         Settings(), output, seeds=seed or [1, 2, 3], impressions=impressions or [300, 1_000, 3_000], console=_console
     )
+
+
+@bench_app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help=f"a run of osmf_models/recipes.py: {', '.join(RECIPES)}")] = "demo",
+    steps: Annotated[int, typer.Option(min=1, help="timed steps of each way, rounded up to blocks of 3")] = 30,
+    output: Annotated[Path, typer.Option(help="JSON file to write")] = Path("bench_train.json"),
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="processes; default one, then two on a CPU or where there are two GPUs")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=VALUE", help="replaces a field of the recipe (may be repeated)"),
+    ] = None,
+) -> None:
+    """Times training with DeepSpeed against a plain PyTorch loop, on random data of the recipe's shape.
+
+    Both train the same model in the same processes, in turns of 3 steps; figures are medians over the turns. No data is
+    needed. On a GPU also: model FLOP utilisation, and peak memory by ZeRO stage. The keys of the JSON are described in
+    docs/training.md.
+    """
+    from osmf_pipelines.bench.train import run_train_bench
+
+    run_train_bench(recipe, steps, output, tuple(set_ or ()), ranks, _console)

@@ -93,7 +93,7 @@ class Trainer:
         output.mkdir(parents=True, exist_ok=True)
         num_processes = self.settings.num_processes if is_distributed else 1
         with TrackedRun(self.settings, run_name) as tracked:
-            command = [*_launcher(num_processes), f"osmf_models.stages.{stage}", *arguments, "--output", str(output)]
+            command = [*launcher(num_processes), f"osmf_models.stages.{stage}", *arguments, "--output", str(output)]
             if (output / CHECKPOINTS_NAME / CHECKPOINT_POINTER_NAME).is_file():
                 command.append("--resume")
             self._follow(run_name, command, output, _environment(self.settings, tracked.run_id, num_processes))
@@ -134,7 +134,8 @@ def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _launcher(num_processes: int) -> list[str]:
+def launcher(num_processes: int) -> list[str]:
+    """Returns the start of a command that runs a module, named next, in so many processes."""
     if num_processes == 1:
         return [sys.executable, "-m"]
     with socket.socket() as probe:

@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
+import torch
 
 from osmf_models.config import TrainingConfig, ZeroConfig
-from osmf_models.training.loop import learning_rate_at, write_heartbeat
+from osmf_models.training.loop import learning_rate_at, read_metrics, write_heartbeat
 from osmf_models.training.tracking import Tracker
 from osmf_models.training.zero import deepspeed_config
 
@@ -51,6 +53,20 @@ def test_deepspeed_config_is_concrete_and_clips(stage):
     assert "auto" not in json.dumps(config)
 
 
+@pytest.mark.parametrize(
+    ("zero", "world_size", "stage"),
+    [
+        (ZeroConfig(stage=1), 1, 0),
+        (ZeroConfig(stage=2), 1, 0),
+        (ZeroConfig(stage=3), 1, 3),
+        (ZeroConfig(stage=1, precision="bf16"), 1, 1),
+        (ZeroConfig(stage=1), 2, 1),
+    ],
+)
+def test_one_process_in_fp32_shards_nothing(zero, world_size, stage):
+    assert deepspeed_config(zero, CONFIG, world_size)["zero_optimization"]["stage"] == stage
+
+
 def test_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="cannot be shared equally by 3"):
         deepspeed_config(ZeroConfig(), CONFIG, world_size=3)
@@ -70,3 +86,20 @@ def test_tracker_logs_to_the_orchestrators_mlflow_run(tmp_path, monkeypatch):
     tracker.log(4, {"train/loss": 0.5})
     history = client.get_metric_history(run_id, "train/loss")
     assert [(metric.step, metric.value) for metric in history] == [(2, 1.0), (4, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"loss": math.nan}, "the loss of step 6 is nan"),
+        ({"gradient_norm": -1.0}, "the gradient of step 6 is no finite number"),
+        ({"gradient_norm": math.inf}, "the gradient of step 6 is no finite number"),
+    ],
+)
+def test_broken_step_is_named_when_metrics_are_read(monkeypatch, broken, message):
+    monkeypatch.setattr("osmf_models.training.zero.mean_over_ranks", lambda values: values)
+    sound = {"loss": 1.0, "gradient_norm": 0.5}
+    steps = [{name: torch.tensor(value) for name, value in step.items()} for step in (sound, {**sound, **broken})]
+    assert read_metrics(steps[:1], first_step=5) == [sound]
+    with pytest.raises(ValueError, match=message):
+        read_metrics(steps, first_step=5)

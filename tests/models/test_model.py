@@ -63,6 +63,17 @@ def test_guidance_combines_the_three_predictions():
     assert guided.at_scale(2.0, 3.0)(torch.zeros(1), torch.zeros(1)).item() == 1.0 + 3.0 * 9.0 + 2.0 * 90.0
 
 
+@pytest.mark.parametrize("has_end", [False, True])
+def test_tokens_are_those_of_the_tokenizer_whether_seen_before_or_not(gmllm, has_end):
+    texts = ["shoe model 3 in colour 2", "", "a text that is longer than eight tokens however one may cut it", ""]
+    ends = [text + gmllm.tokenizer.eos_token for text in texts] if has_end else texts
+    whole = gmllm.tokenizer(ends, max_length=8, truncation=True, padding="max_length", return_tensors="pt")
+    for _ in range(2):
+        tokens = tokenize(gmllm.tokenizer, texts, 8, has_end)
+        assert torch.equal(tokens.ids, whole.input_ids)
+        assert torch.equal(tokens.is_token, whole.attention_mask.bool())
+
+
 def test_description_leaks_nothing_into_the_picture(gmllm, export):
     first, second = forward(gmllm, export), forward(gmllm, export, ["something else"] * 3)
     torch.testing.assert_close(first.clean, second.clean)

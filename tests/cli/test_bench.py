@@ -1,0 +1,44 @@
+"""`osmf bench`: what it writes is what its documentation says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from osmf_models.stages.bench_train import MEASUREMENT_KEYS
+
+OSMF = str(Path(sys.executable).with_name("osmf"))
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "training.md"
+
+
+def _osmf(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [OSMF, *arguments], capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"}
+    )
+
+
+def test_training_bench_writes_the_documented_keys(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "bench.json"
+    done = _osmf("bench", "train", "--recipe", "tiny", "--steps", "4", "--ranks", "1", "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(output.read_text())
+    assert (result["format"], result["recipe"]) == ("osmf-bench-train/1", "tiny")
+    (run,) = result["runs"]
+    assert list(run) == list(MEASUREMENT_KEYS)
+    assert run["num_steps"] == 6
+    assert run["deepspeed_samples_per_second"] == run["batch_size"] / run["deepspeed_seconds_per_step"]
+    assert "DeepSpeed : plain" in done.stdout
+
+
+def test_every_key_is_in_the_documentation() -> None:
+    text = DOCS.read_text()
+    assert [key for key in MEASUREMENT_KEYS if f"`{key}`" not in text] == []
+
+
+def test_unknown_recipe_is_one_line() -> None:
+    done = _osmf("bench", "train", "--recipe", "huge")
+    assert done.returncode == 2
+    assert done.stdout.startswith("error: no recipe 'huge'; known: tiny, demo")

@@ -5,6 +5,7 @@ Keys of the report are documented in docs/grouping.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,36 @@ _OF = ["market", "condition"]
 _COLOURS = {"adaptive": "#1b6ca8", "kmeans": "#d98324", "attribute_cross": "#7a7a7a", "one_group": "#b8b8b8"}
 
 
-def summarise(
-    rows: pd.DataFrame, stability: pd.DataFrame, changes: pd.DataFrame, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns the report.
+@dataclass(frozen=True)
+class BenchFrames:
+    """What was measured.
 
-    Args:
-        rows: of `bench_grouping` and `bench_kmeans`.
+    Attributes:
+        scopes: rows of `score_case`.
+        unseen: rows of `score_unseen`.
         stability: market, condition, seed, scope, users_kept_share, num_groups.
         changes: condition, seed, clicks_wanted (of a week), num_days (NaN where it was not found).
-        settings: what was run.
     """
-    rows = rows.sort_values(["market", "condition", "clicks_wanted", "seed", "scope", "method"], ignore_index=True)
+
+    scopes: pd.DataFrame
+    unseen: pd.DataFrame
+    stability: pd.DataFrame
+    changes: pd.DataFrame
+
+
+def summarise(frames: BenchFrames, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the report; `settings` are what was run."""
+    order = ["market", "condition", "clicks_wanted", "seed", "scope", "method"]
+    rows = frames.scopes.sort_values(order, ignore_index=True)
     return {
         "format": FORMAT,
         "settings": settings,
         "recovery": _recovery(rows),
         "agreeing": _agreeing(rows),
         "methods": _methods(rows),
-        "stability": _stability(stability),
-        "taste_change": _changes(changes),
+        "unseen": _unseen(frames.unseen),
+        "stability": _stability(frames.stability),
+        "taste_change": _changes(frames.changes),
         "scopes": rows.astype(object).where(rows.notna(), None).to_dict("records"),
     }
 
@@ -81,7 +92,7 @@ def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
     level = rows[rows.clicks_wanted == LEVEL_CLICKS]
     seeds = set(level[level.method == "kmeans"].seed) or set(level.seed)
     for keys, part in level[level.seed.isin(seeds)].groupby([*_OF, "method"]):
-        gains = _gain_by_seed(part)
+        gains = _gain_by_seed(part, "heldout")
         found.append(
             {
                 **dict(zip((*_OF, "method"), keys, strict=True)),
@@ -97,10 +108,21 @@ def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _gain_by_seed(part: pd.DataFrame) -> list[float]:
-    """Gain of all scopes of a market together, per 1000 effective impressions of held-out users."""
-    total = (part.heldout_gain_per_1000 * part.heldout_impressions).groupby(part.seed).sum()
-    return (total / part.groupby("seed").heldout_impressions.sum()).tolist()
+def _unseen(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The ways to form groups, judged on later days of products that they never saw."""
+    found = []
+    for keys, part in rows.groupby([*_OF, "method"]):
+        gains = _gain_by_seed(part, "unseen")
+        told = {"unseen_gain_per_1000_mean": float(np.mean(gains)), "unseen_gain_per_1000_by_seed": gains}
+        found.append({**dict(zip((*_OF, "method"), keys, strict=True)), "num_scopes": len(part), **told})
+    return found
+
+
+def _gain_by_seed(part: pd.DataFrame, what: str) -> list[float]:
+    """Gain of all scopes of a market together, per 1000 effective impressions of what it was judged on."""
+    shown = part[f"{what}_impressions"]
+    total = (part[f"{what}_gain_per_1000"] * shown).groupby(part.seed).sum()
+    return (total / shown.groupby(part.seed).sum()).tolist()
 
 
 def _stability(stability: pd.DataFrame) -> list[dict[str, Any]]:
@@ -142,7 +164,11 @@ def plot(report: dict[str, Any], path: Path) -> None:
 def _plot_recovery(axes: Any, recovery: pd.DataFrame) -> None:
     for (market, condition, kind), part in recovery.groupby(["market", "condition", "kind"]):
         style = "-" if condition == "even" else "--"
-        colour = {"easy": "#1b6ca8", "realistic": "#c0392b"}[market] if kind == "strong" else "#e59866"
+        colour = (
+            {"easy": "#1b6ca8", "realistic": "#c0392b", "realistic, blind": "#6c3483"}[market]
+            if kind == "strong"
+            else "#e59866"
+        )
         label = f"{market}, {kind}, {condition}"
         axes.plot(part.clicks_wanted, part.adjusted_rand_index_mean, style, color=colour, marker="o", ms=3, label=label)
     axes.set(xscale="log", xlabel="clicks of the scope", ylabel="adjusted Rand index", ylim=(-0.02, 1.02))

@@ -19,11 +19,8 @@ from osmf_models.simulator.market import segment_shares_of
 from osmf_pipelines.bench.market_counts import MarketCounts
 from osmf_pipelines.spark.ctr import rate_scope
 from osmf_pipelines.spark.preference_cuts import TreeSettings
+from osmf_pipelines.spark.preference_model import design_creatives, log_likelihood
 
-SCORE_COLUMNS = (
-    *("num_clicks", "num_users", "num_segments", "num_groups", "adjusted_rand_index"),
-    *("heldout_gain_per_1000", "heldout_impressions", "ctr_share_of_oracle"),
-)
 Array = NDArray[np.float64]
 
 
@@ -65,7 +62,7 @@ class PlantedScope:
 def score_groups(
     planted: PlantedScope, counts: pd.DataFrame, formed: pd.DataFrame, settings: TreeSettings
 ) -> dict[str, Any]:
-    """Returns `SCORE_COLUMNS` with the scope's name and kind.
+    """Returns what is told of one scope and one way to form groups, by the names of the report.
 
     Cells belong to the segment that most of their users are in. `adjusted_rand_index` is weighted by users, over the
     cells of segments that keep the floors; NaN where fewer than two of them do.
@@ -97,6 +94,30 @@ def score_groups(
         "heldout_impressions": float(counts["heldout_millis"].sum() / 1000),
         "ctr_share_of_oracle": ctr_share_of_oracle(planted, counts, group_of),
     }
+
+
+def gain_on(counts: pd.DataFrame, features: pd.DataFrame, formed: pd.DataFrame) -> tuple[float, float]:
+    """Returns the log-likelihood that group tastes gain over one taste, per 1000 effective impressions, and those.
+
+    Args:
+        counts: to judge on, per cell and creative; cells without a group are left out.
+        features: of all creatives of the scope.
+        formed: groups and root with their preferences, fitted on other clicks.
+    """
+    groups, root = formed[~formed["is_scope_root"]], formed[formed["is_scope_root"]]
+    group_of = {cell: index for index, cells in enumerate(groups["cells"]) for cell in cells}
+    rows = counts.assign(group=counts["cell"].map(group_of)).dropna(subset=["group"])
+    creatives = rows[["product_id", "creative_id"]].drop_duplicates().sort_values(["product_id", "creative_id"])
+    values = features.set_index("creative_id")["feature_values"].reindex(creatives["creative_id"])
+    design = design_creatives(pd.factorize(creatives["product_id"])[0], np.stack(values.to_list()))
+    creative = pd.Index(creatives["creative_id"]).get_indexer(rows["creative_id"])
+    shown, clicked = (np.zeros((len(groups), len(creatives))) for _ in range(2))
+    group = rows["group"].to_numpy(dtype=np.int64)
+    np.add.at(shown, (group, creative), rows["effective_millis"] / 1000)
+    np.add.at(clicked, (group, creative), rows["num_clicks"])
+    own, shared = (np.stack(part["preference"].to_list()) * design.scale for part in (groups, root))
+    gain = log_likelihood(design, shown, clicked, own) - log_likelihood(design, shown, clicked, shared)
+    return float(gain.sum() * 1000 / shown.sum()), float(shown.sum())
 
 
 def adjusted_rand_index(one: NDArray[np.int64], other: NDArray[np.int64], weights: Array) -> float:

@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from osmf_models.image_features import FEATURE_NAMES, measure_images
 from osmf_models.simulator.draws import Draws, Index
 from osmf_models.simulator.events import Shop, draw_impressions, rates_of_day
 from osmf_models.simulator.market import Market, creatives_of
-from osmf_models.simulator.pictures import creative_pixels, cutout
 from osmf_models.simulator.serving import Policy, serve_day
 from osmf_models.simulator.users import UNKNOWN, Population
+from osmf_pipelines.bench.encoders import ENCODERS, Features
 from osmf_pipelines.spark.place_effects import PlaceEffects, fit_effects
 
 NUM_FOLDS = 5
@@ -63,6 +62,7 @@ class MarketCounts:
         cells: the users' known attributes, `name=value` joined by bars and sorted by name, (N,).
         rows: what was counted.
         cell_users: distinct users seen in each scope, by cell, (S, N).
+        features: of the creatives.
     """
 
     shop: Shop
@@ -70,6 +70,7 @@ class MarketCounts:
     cells: tuple[str, ...]
     rows: CountRows
     cell_users: Index
+    features: Features
 
     def of_days(self, first: int, count: int) -> MarketCounts:
         """Returns the rows of some days; `cell_users` stay those of all days."""
@@ -162,26 +163,25 @@ class MarketCounts:
         return frame
 
     def features_of_scope(self, scope: int) -> pd.DataFrame:
-        """Returns the default creative features of one scope's creatives, columns as `creative_features`."""
-        market = self.shop.market
-        name = market.scopes[scope].name
-        rows = []
-        for product in market.products_of(name):
-            pictures = creative_pixels(market, product.product_id) / 255.0
-            mask = np.broadcast_to(cutout(market, product.product_id)[..., 3], pictures.shape[:3])
-            values = measure_images(pictures, mask)
-            for creative, features in zip(creatives_of(market, product.product_id), values, strict=True):
-                rows.append((name, creative.creative_id, list(FEATURE_NAMES), features.tolist()))
-        return pd.DataFrame(rows, columns=["scope", "creative_id", "feature_names", "feature_values"])
+        """Returns the features of one scope's creatives, columns as `creative_features`."""
+        rows = np.flatnonzero(self.scope_of_creative == scope)
+        columns = {
+            "scope": self.shop.market.scopes[scope].name,
+            "creative_id": self.creative_ids[rows],
+            "feature_names": [list(self.features.names)] * len(rows),
+            "feature_values": self.features.values[rows].tolist(),
+        }
+        return pd.DataFrame(columns)
 
 
-def count_market(shop: Shop, policy: Policy, num_days: int) -> MarketCounts:
+def count_market(shop: Shop, policy: Policy, num_days: int, encoder: str = "default") -> MarketCounts:
     """Returns the sums of the shop's first days.
 
     Args:
         shop: what is shown to whom.
         policy: which picture is shown.
         num_days: days to add up.
+        encoder: name of one of `ENCODERS`.
     """
     market = shop.market
     num_creatives = len(market.products) * market.num_creatives_per_product
@@ -206,7 +206,7 @@ def count_market(shop: Shop, policy: Policy, num_days: int) -> MarketCounts:
     user, scope = np.divmod(np.unique(np.concatenate(seen)), len(market.scopes))
     cell_users = np.zeros((len(market.scopes), len(cells)), np.int64)
     np.add.at(cell_users, (scope, cell_of_users(market.population, user)), 1)
-    return MarketCounts(shop, num_days, cells, _summed(all_codes, sizes), cell_users)
+    return MarketCounts(shop, num_days, cells, _summed(all_codes, sizes), cell_users, ENCODERS[encoder](market))
 
 
 def _summed(all_codes: list[tuple[Index, Index, Index]], sizes: tuple[int, ...]) -> CountRows:

@@ -76,13 +76,14 @@ class PairCase:
     def count(self) -> MarketCounts:
         """Returns the counts of one day."""
         condition = PAIR_CONDITIONS[self.condition]
-        market = MARKETS[self.market](self.seed)
+        market = MARKETS[self.market].make(self.seed)
         population = replace(market.population, activity=condition.activity)
         market = replace(_with_scaled_tastes(market, condition.taste_scale), population=population)
         num_creatives = len(market.products) * market.num_creatives_per_product
         num_segments = np.mean([len(scope.segments) for scope in market.scopes])
         per_day = round(self.impressions_per_arm * num_creatives * float(num_segments))
-        return count_market(open_shop(market, self.seed, START, per_day), condition.policy, num_days=1)
+        shop, encoder = open_shop(market, self.seed, START, per_day), MARKETS[self.market].encoder
+        return count_market(shop, condition.policy, 1, encoder)
 
 
 @dataclass(frozen=True)

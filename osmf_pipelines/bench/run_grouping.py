@@ -12,8 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from osmf_pipelines.bench.grouping import CONDITIONS, LEVEL_CLICKS, Case, bench_grouping, bench_kmeans, plan_cases
-from osmf_pipelines.bench.grouping_report import plot, summarise
+from osmf_pipelines.bench.grouping import (
+    CONDITIONS,
+    LEVEL_CLICKS,
+    ROW_DDL,
+    UNSEEN_DDL,
+    Case,
+    form_by_kmeans,
+    plan_cases,
+    run_cases,
+    score_case,
+    score_unseen,
+)
+from osmf_pipelines.bench.grouping_report import BenchFrames, plot, summarise
 from osmf_pipelines.bench.stability import days_until_change_is_found, stability_of
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.preference_cuts import TreeSettings
@@ -53,15 +64,30 @@ def run_grouping_bench(
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("markets", total=len(cases))
-        rows = bench_grouping(spark, cases, floors, lambda done: bars.update(task, completed=done))
-        kmeans = _each(bars, "k-means (MLlib)", level, lambda case: bench_kmeans(spark, [case], floors))
+        rows = run_cases(
+            spark, cases, lambda case: score_case(case, floors), ROW_DDL, lambda done: bars.update(task, completed=done)
+        )
+        task = bars.add_task("unseen products", total=len(level))
+        unseen = run_cases(
+            spark,
+            level,
+            lambda case: score_unseen(case, floors),
+            UNSEEN_DDL,
+            lambda done: bars.update(task, completed=done),
+        )
+        by_kmeans = form_by_kmeans(spark, floors)
+        kmeans = _each(bars, "k-means (MLlib)", level, lambda case: score_case(case, floors, by_kmeans))
+        kmeans_unseen = _each(bars, "k-means, unseen", level, lambda case: score_unseen(case, floors, by_kmeans))
         stable = _each(bars, "consecutive days", level, lambda case: _stability_rows(case, floors))
         weekly = [
             Case("easy", condition, seed, count) for condition in CONDITIONS for seed in seeds for count in levels
         ]
         changed = _each(bars, "changes of taste", weekly, lambda case: _change_row(case, floors))
     told = {"seeds": seeds, "clicks": levels, "num_agreeing": num_agreeing, **vars(floors)}
-    report = summarise(pd.concat([rows, *kmeans]), pd.concat(stable), pd.concat(changed), told)
+    frames = BenchFrames(
+        pd.concat([rows, *kmeans]), pd.concat([unseen, *kmeans_unseen]), pd.concat(stable), pd.concat(changed)
+    )
+    report = summarise(frames, told)
     output.mkdir(parents=True, exist_ok=True)
     (output / "grouping.json").write_text(json.dumps(report, indent=1))
     plot(report, output / "grouping.png")

@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from osmf_pipelines.bench.grouping import MARKETS
 from osmf_pipelines.bench.pair_quality import PAIR_CONDITIONS, PairCase, bench_pairs
 from osmf_pipelines.bench.pair_quality_report import plot, summarise
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.session import get_spark
-
-MARKETS = ("easy", "realistic")
 
 
 def run_pair_bench(

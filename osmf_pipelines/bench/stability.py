@@ -13,7 +13,7 @@ import pandas as pd
 from osmf_models.simulator.easy import easy_market
 from osmf_models.simulator.market import Market
 from osmf_models.simulator.segments import Scope
-from osmf_pipelines.bench.grouping import CONDITIONS, Case, open_case
+from osmf_pipelines.bench.grouping import CONDITIONS, MARKETS, Case, open_case
 from osmf_pipelines.bench.grouping_score import PlantedScope, score_groups
 from osmf_pipelines.bench.market_counts import MarketCounts, count_market
 from osmf_pipelines.spark.preference_cuts import TreeSettings
@@ -48,7 +48,8 @@ def stability_of(case: Case, settings: TreeSettings) -> list[Stability]:
         case: its clicks are those of a window.
         settings: floors of a group.
     """
-    counts = count_market(open_case(case, WINDOW_DAYS), CONDITIONS[case.condition].policy, WINDOW_DAYS + 1)
+    policy, encoder = CONDITIONS[case.condition].policy, MARKETS[case.market].encoder
+    counts = count_market(open_case(case, WINDOW_DAYS), policy, WINDOW_DAYS + 1, encoder)
     found = []
     for place, scope in enumerate(counts.shop.market.scopes):
         yesterday, today = (_form(counts.of_days(first, WINDOW_DAYS), place, settings) for first in (0, 1))

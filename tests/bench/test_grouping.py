@@ -10,8 +10,17 @@ import pytest
 from rich.console import Console
 
 from osmf_models.simulator.serving import Policy
-from osmf_pipelines.bench.grouping import CONDITIONS, LEVEL_CLICKS, Case, count_case, plan_cases, score_case
-from osmf_pipelines.bench.grouping_report import summarise
+from osmf_pipelines.bench.grouping import (
+    CONDITIONS,
+    LEVEL_CLICKS,
+    MARKETS,
+    Case,
+    count_case,
+    plan_cases,
+    score_case,
+    score_unseen,
+)
+from osmf_pipelines.bench.grouping_report import BenchFrames, summarise
 from osmf_pipelines.bench.run_grouping import run_grouping_bench
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 
@@ -30,7 +39,7 @@ def test_uneven_users_differ_fourfold_in_activity_and_see_what_they_like():
 
 def test_plans_hold_every_level_for_every_seed_and_agreeing_scopes_of_seeds_of_their_own():
     cases = plan_cases([1, 4], [1_000, LEVEL_CLICKS], 3)
-    assert len(cases) == 2 * 2 * 2 * 2 + 2 * 3
+    assert len(cases) == len(MARKETS) * 2 * 2 * 2 + 2 * 3
     alone = [case for case in cases if case.scopes]
     assert {case.seed for case in alone} == {5, 6, 7}
     assert all(case.clicks_wanted == LEVEL_CLICKS for case in alone)
@@ -48,6 +57,17 @@ def test_the_tree_finds_the_easy_markets_segments_and_no_others(condition):
         assert (adaptive.drop("mug").heldout_gain_per_1000 > gain.drop("mug")).all()
 
 
+def test_tastes_hold_on_later_days_of_products_that_were_never_seen():
+    rows = score_unseen(Case("easy", "uneven", 101, LEVEL_CLICKS), TreeSettings()).set_index(["method", "scope"])
+    gain = rows.unseen_gain_per_1000
+    assert (gain["adaptive"].drop("mug") > 1.0).all()
+    assert (gain["adaptive"].drop("mug") > gain["attribute_cross"].drop("mug")).all()
+    assert gain["adaptive"]["mug"] == 0.0
+    assert (gain["one_group"] == 0.0).all()
+    # Three in ten products, one day.
+    assert rows.unseen_impressions["adaptive"].sum() < 0.35 * 4 * LEVEL_CLICKS / 0.03
+
+
 def test_gains_of_a_market_are_weighted_by_what_was_held_out():
     keys = {"market": "easy", "condition": "even", "clicks_wanted": LEVEL_CLICKS, "kind": "strong"}
     told = {"num_clicks": 1, "num_users": 1, "num_segments": 2, "num_groups": 2, "adjusted_rand_index": 0.5}
@@ -59,7 +79,8 @@ def test_gains_of_a_market_are_weighted_by_what_was_held_out():
         ]
     )  # fmt: skip
     empty = pd.DataFrame(columns=["market", "condition", "users_kept_share", "clicks_wanted", "num_days"])
-    report = summarise(rows, empty, empty, {})
+    unseen = empty.assign(method=[], seed=[], unseen_impressions=[], unseen_gain_per_1000=[])
+    report = summarise(BenchFrames(rows, unseen, empty, empty), {})
     assert report["methods"][0]["heldout_gain_per_1000_by_seed"] == [3.25, 2.0]
     assert report["methods"][0]["heldout_gain_per_1000_mean"] == 2.625
 
@@ -78,7 +99,7 @@ def test_the_report_has_its_documented_keys(spark, settings, tmp_path):
     )
     report = json.loads((tmp_path / "grouping.json").read_text())
     assert set(report) == {
-        *("format", "settings", "recovery", "agreeing", "methods", "stability", "taste_change", "scopes")
+        *("format", "settings", "recovery", "agreeing", "methods", "unseen", "stability", "taste_change", "scopes")
     }
     methods = pd.DataFrame(report["methods"])
     assert set(methods.method) == {"adaptive", "one_group", "attribute_cross", "kmeans"}

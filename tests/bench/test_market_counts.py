@@ -123,13 +123,13 @@ def test_days_are_told_apart_and_put_together(counts):
     pd.testing.assert_frame_equal(both, frame_of(counts))
 
 
-def test_features_are_measured_outside_the_product(counts, market):
+def test_features_are_those_of_the_scopes_creatives(counts, market):
     features = counts.features_of_scope(1)
-    product = market.products_of(market.scopes[1].name)[0]
-    pictures = creative_pixels(market, product.product_id) / 255.0
-    mask = np.broadcast_to(cutout(market, product.product_id)[..., 3], pictures.shape[:3])
+    own = [one.product_id for one in market.products_of(market.scopes[1].name)]
+    assert {name.rsplit("-", 1)[0] for name in features["creative_id"]} == set(own)
+    pictures = creative_pixels(market, own[0]) / 255.0
+    mask = np.broadcast_to(cutout(market, own[0])[..., 3], pictures.shape[:3])
     np.testing.assert_array_equal(np.stack(features["feature_values"][:3]), measure_images(pictures, mask))
-    assert len(features) == 2 * 3
 
 
 def test_every_user_is_in_the_cell_of_its_known_values(market):

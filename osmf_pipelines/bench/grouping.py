@@ -96,11 +96,6 @@ class Case:
     clicks_wanted: int
     scopes: tuple[str, ...] = ()
 
-    @property
-    def name(self) -> str:
-        """Tells cases apart."""
-        return f"{self.market}/{self.condition}/{self.seed}/{self.clicks_wanted}"
-
 
 def open_case(case: Case, num_days: int = 1) -> Shop:
     """Returns the shop that brings the clicks wanted within `num_days`."""

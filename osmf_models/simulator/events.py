@@ -68,7 +68,7 @@ class Impressions:
         user: index of the user.
         creative: place of the creative, product · K + its number.
         position: from 1.
-        propensity: probability of this creative for this product.
+        propensity: probability of this creative for this product and user.
         micros: when it was shown, microseconds since 1970.
         segment: place of the user's segment in the scope.
         click_rate: true probability of a click, of this very user at this position.

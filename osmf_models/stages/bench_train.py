@@ -106,7 +106,7 @@ def measure(config: RunConfig, num_steps: int) -> dict[str, Any]:
     seconds = {name: statistics.median(values) for name, values in blocks.items()}
     num_parameters = sum(engine.module.num_trainable_parameters().values())
     peak = peak_flops_per_second(engine.device, config.zero.precision)
-    has_gpu = engine.device.type == "cuda"
+    has_gpu, zero_stage = engine.device.type == "cuda", engine.zero_optimization_stage()
     engine.destroy()
     return {
         "recipe": config.recipe,
@@ -118,7 +118,7 @@ def measure(config: RunConfig, num_steps: int) -> dict[str, Any]:
         "image_px": config.data.image_px,
         "batch_size": training.batch_size,
         "precision": config.zero.precision,
-        "zero_stage": config.zero.stage,
+        "zero_stage": zero_stage,
         "is_compiled": config.execution.is_compiled,
         "is_checkpointed": config.execution.is_checkpointed,
         "num_steps": num_blocks * _STEPS_PER_BLOCK,
@@ -173,7 +173,10 @@ def deepspeed_way(engine: Any, batches: list[GenerationBatch], config: RunConfig
 
     def run(first_step: int, num_steps: int) -> None:
         steps = range(first_step, first_step + num_steps)
-        read_metrics([train_step(engine, step_loss, step, config.pretraining.training) for step in steps], first_step)
+        training = config.pretraining.training
+        # Past the recipe's length the learning rate starts anew: below 0 the model would climb.
+        metrics = [train_step(engine, step_loss, step % training.num_steps, training) for step in steps]
+        read_metrics(metrics, first_step)
 
     return run
 
@@ -190,7 +193,7 @@ def plain_way(device: torch.device, batches: list[GenerationBatch], config: RunC
     def run(first_step: int, num_steps: int) -> None:
         for step in range(first_step, first_step + num_steps):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, training)
+                group["lr"] = learning_rate_at(step % training.num_steps, training)
             loss, _ = batch_loss(wrapped, model, batches[step % len(batches)], config)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)

@@ -83,8 +83,8 @@ def train(
     Metrics stay on the device until something is written, so that a step waits for no other.
 
     Raises:
-        ValueError: when a loss or a gradient is no finite number, or nothing can be resumed. No checkpoint is written
-            after such a step (under ZeRO-0, which tells no norm, a broken gradient shows in the next step's loss).
+        ValueError: when a loss, a gradient or, before they are saved or handed over, a weight is no finite number, or
+            when nothing can be resumed. No checkpoint is written after such a step.
     """
     checkpoints = output / CHECKPOINTS_NAME
     first_step = load_checkpoint(engine, checkpoints) if is_resumed else 0
@@ -104,6 +104,9 @@ def train(
         if is_reported:
             rate = (time.monotonic() - started) / (done - first_step)
             _report(tracker, output, done, config, _averaged(recent[-config.log_every :]), rate)
+        # ZeRO-0 tells no norm of the gradient: what a broken one leaves behind is broken weights.
+        if (is_saved or is_last) and not zero.has_finite_weights(engine.module):
+            raise ValueError(f"after step {step} a weight is no finite number: lower the learning rate.")
         if is_saved:
             save_checkpoint(engine, checkpoints, done)
     if engine.skipped_steps:

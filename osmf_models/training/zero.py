@@ -134,6 +134,14 @@ def gradient_norm(engine: Any) -> Tensor | None:
     return None if norm is None else torch.as_tensor(norm, device=engine.device, dtype=torch.float32)
 
 
+def has_finite_weights(model: nn.Module) -> bool:
+    """Returns whether every trained weight is a finite number on every process; all must call it."""
+    # Under ZeRO-3 a process holds its share of a parameter alone.
+    held = [getattr(one, "ds_tensor", one).detach() for one in model.parameters() if one.requires_grad]
+    is_finite = torch.stack([torch.isfinite(part).all() for part in held]).all()
+    return bool(mean_over_ranks(is_finite.float()) == 1.0)
+
+
 def set_learning_rate(engine: Any, learning_rate: float) -> None:
     """Sets the rate of every parameter group."""
     for group in engine.optimizer.param_groups:

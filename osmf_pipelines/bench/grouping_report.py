@@ -66,8 +66,9 @@ def _recovery(rows: pd.DataFrame) -> list[dict[str, Any]]:
             {
                 **dict(zip(("market", "condition", "kind", "clicks_wanted"), keys, strict=True)),
                 "num_scopes": len(part),
-                "adjusted_rand_index_mean": float(index.mean()),
-                "adjusted_rand_index_min": float(index.min()),
+                "num_scopes_with_index": int(index.notna().sum()),
+                "adjusted_rand_index_mean": _number(index.mean()),
+                "adjusted_rand_index_min": _number(index.min()),
                 "num_segments_mean": float(part.num_segments.mean()),
                 "num_groups_mean": float(part.num_groups.mean()),
             }
@@ -76,13 +77,13 @@ def _recovery(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _agreeing(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """How many scopes without disagreement were divided."""
+    """How many scopes without disagreement were divided, by clicks."""
     found = []
     adaptive = rows[(rows.method == "adaptive") & (rows.kind == "agreeing")]
-    for keys, part in adaptive.groupby(_OF):
+    for keys, part in adaptive.groupby([*_OF, "clicks_wanted"]):
         num_split = int((part.num_groups > 1).sum())
         told = {"num_scopes": len(part), "num_split": num_split, "split_share": num_split / len(part)}
-        found.append({**dict(zip(_OF, keys, strict=True)), **told})
+        found.append({**dict(zip((*_OF, "clicks_wanted"), keys, strict=True)), **told})
     return found
 
 
@@ -99,7 +100,8 @@ def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "num_scopes": len(part),
                 "heldout_gain_per_1000_mean": float(np.mean(gains)),
                 "heldout_gain_per_1000_by_seed": gains,
-                "adjusted_rand_index_mean": float(part.adjusted_rand_index.mean()),
+                "num_scopes_with_index": int(part.adjusted_rand_index.notna().sum()),
+                "adjusted_rand_index_mean": _number(part.adjusted_rand_index.mean()),
                 "ctr_share_of_oracle_mean": float(part.ctr_share_of_oracle.mean()),
                 "num_groups_mean": float(part.num_groups.mean()),
                 "seconds_mean": float(part.seconds.mean()),
@@ -126,11 +128,17 @@ def _gain_by_seed(part: pd.DataFrame, what: str) -> list[float]:
 
 
 def _stability(stability: pd.DataFrame) -> list[dict[str, Any]]:
+    """Users kept in the scopes that are divided; a scope of one group keeps them all, whatever happens."""
     found = []
     for keys, part in stability.groupby(_OF):
-        shares = part.users_kept_share
-        told = {"num_scopes": len(part), "users_kept_share_mean": float(shares.mean())}
-        found.append({**dict(zip(_OF, keys, strict=True)), **told, "users_kept_share_min": float(shares.min())})
+        divided = part[part.num_groups > 1]
+        told = {
+            "num_scopes": len(part),
+            "num_scopes_divided": len(divided),
+            "users_kept_share_mean": _number(divided.users_kept_share.mean()),
+            "users_kept_share_min": _number(divided.users_kept_share.min()),
+        }
+        found.append({**dict(zip(_OF, keys, strict=True)), **told})
     return found
 
 
@@ -140,6 +148,11 @@ def _changes(changes: pd.DataFrame) -> list[dict[str, Any]]:
         days = [None if np.isnan(day) else int(day) for day in part.num_days]
         found.append({"condition": keys[0], "clicks_per_week": int(keys[1]), "days_until_found": days})
     return found
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has them: what could not be measured is None."""
+    return None if np.isnan(value) else float(value)
 
 
 def plot(report: dict[str, Any], path: Path) -> None:

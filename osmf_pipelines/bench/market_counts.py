@@ -73,7 +73,7 @@ class MarketCounts:
     features: Features
 
     def of_days(self, first: int, count: int) -> MarketCounts:
-        """Returns the rows of some days; `cell_users` stay those of all days."""
+        """Returns the rows of some days; `cell_users` stay those of all days, somewhat more than the window's."""
         return replace(self, rows=self.rows.where((self.rows.day >= first) & (self.rows.day < first + count)))
 
     def followed_by(self, later: MarketCounts) -> MarketCounts:

@@ -19,8 +19,9 @@ from matplotlib import pyplot as plt
 FORMAT = "osmf-bench-pair-quality/1"
 EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 _NUM_BOOTSTRAPS = 400
+_MIN_BIAS = 0.1
 _OF = ["market", "condition"]
-_PRODUCT = ["seed", "impressions_per_arm", "scope", "product"]
+_PRODUCT = ["seed", "scope", "product"]  # at every level of impressions, since more of them are the same and more
 
 
 def summarise(
@@ -78,25 +79,34 @@ def judge_kept(comparisons: pd.DataFrame) -> dict[str, Any]:
     """Returns how many pairs are kept, and the share of wrong ones: expected and true."""
     kept = comparisons[comparisons.is_kept]
     wrong = kept.assign(gap=(1 - kept.probability) - ~kept.is_right)
-    low, high = bootstrap_mean(wrong, "gap")
+    low, high = bootstrap_mean(wrong, "gap") if len(kept) else (None, None)
     return {
         "num_pairs": len(kept),
         "num_insufficient": int((~comparisons.is_kept).sum()),
-        "expected_wrong_share": float((1 - kept.probability).mean()),
-        "wrong_share": float((~kept.is_right).mean()),
+        "expected_wrong_share": float((1 - kept.probability).mean()) if len(kept) else None,
+        "wrong_share": float((~kept.is_right).mean()) if len(kept) else None,
         "gap_low": low,
         "gap_high": high,
     }
 
 
 def compare_with_caig(comparisons: pd.DataFrame) -> dict[str, Any]:
-    """Returns the share of wrong pairs that CAIG's filter keeps, and of as many of the most probable pairs."""
+    """Returns the share of wrong pairs that CAIG's filter keeps, and of as many of the most probable pairs.
+
+    As many at each level of impressions. `caig_expected_wrong_share` is what our probabilities say of the pairs that
+    its filter keeps, ordered by their click-through rates.
+    """
     caig = comparisons[comparisons.is_caig_pair]
-    ours = comparisons.nlargest(len(caig), "probability")
+    if caig.empty:
+        return dict.fromkeys(("caig_wrong_share", "caig_expected_wrong_share", "wrong_share")) | {"num_pairs": 0}
+    levels = comparisons.groupby("impressions_per_arm")
+    ours = pd.concat([part.nlargest(int(part.is_caig_pair.sum()), "probability") for _, part in levels])
+    is_same_order = caig.is_caig_right == caig.is_right
     return {
         "num_pairs": len(caig),
-        "caig_wrong_share": float((~caig.is_caig_right).mean()) if len(caig) else None,
-        "wrong_share": float((~ours.is_right).mean()) if len(caig) else None,
+        "caig_wrong_share": float((~caig.is_caig_right).mean()),
+        "caig_expected_wrong_share": float(np.where(is_same_order, 1 - caig.probability, caig.probability).mean()),
+        "wrong_share": float((~ours.is_right).mean()),
     }
 
 
@@ -130,12 +140,21 @@ def _coverage(intervals: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _position_bias(bias: pd.DataFrame) -> list[dict[str, Any]]:
-    """Mean log gain of high places over low ones, and the share of it that the correction takes away."""
+    """Log gain of high places over low ones, by scope, and the share of it that the correction takes away.
+
+    `share_removed` is None where there is next to nothing to take away.
+    """
     found = []
     for keys, part in bias.groupby(_OF):
-        corrected, raw = float(part.with_correction.mean()), float(part.without.mean())
-        told = {"num_scopes": len(part), "log_bias": raw, "log_bias_corrected": corrected}
-        found.append({**dict(zip(_OF, keys, strict=True)), **told, "share_removed": 1 - abs(corrected / raw)})
+        raw, corrected = float(part.without.mean()), float(part.with_correction.mean())
+        told = {
+            "num_scopes": len(part),
+            "log_bias": raw,
+            "log_bias_corrected": corrected,
+            "log_bias_corrected_spread": float(part.with_correction.std()),
+            "share_removed": 1 - abs(corrected / raw) if abs(raw) > _MIN_BIAS else None,
+        }
+        found.append({**dict(zip(_OF, keys, strict=True)), **told})
     return found
 
 
@@ -154,7 +173,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axes[1].plot(arm, part.kept_and_right_share, marker="o", ms=3, lw=1, label=f"{market}, {condition}")
     axes[1].set(xscale="log", xlabel="impressions of a creative in a segment", ylabel="share of all comparisons")
     axes[1].set_title("Preferences kept, and right", fontsize=10)
-    _plot_caig(axes[2], pd.DataFrame(report["caig"]).dropna())
+    _plot_caig(axes[2], pd.DataFrame(report["caig"]).dropna(subset="wrong_share"))
     for axis in axes[:2]:
         axis.legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,11 +53,14 @@ def run_grouping_bench(
         console: where progress goes.
 
     Raises:
-        ValueError: when there are no seeds or clicks, or they are negative.
+        ValueError: when there are no seeds or clicks, or they are impossible.
     """
-    if not seeds or not clicks or min(seeds) < 0 or min(*clicks, LEVEL_CLICKS) < 1 or num_agreeing < 0:
-        raise ValueError(f"seeds {seeds}, clicks {clicks}, agreeing {num_agreeing}: positive numbers are needed.")
-    spark, floors = get_spark(settings), TreeSettings()
+    floors = TreeSettings()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds) or num_agreeing < 0:
+        raise ValueError(f"seeds {seeds}, agreeing {num_agreeing}: different seeds and no negative number are needed.")
+    if not clicks or min(clicks) < floors.min_clicks:
+        raise ValueError(f"clicks {clicks}: a scope needs {floors.min_clicks} of them, the floor of a group.")
+    spark = get_spark(settings)
     levels = sorted({*clicks, LEVEL_CLICKS})
     cases = plan_cases(seeds, levels, num_agreeing)
     level = [case for case in cases if case.clicks_wanted == LEVEL_CLICKS and not case.scopes]
@@ -89,7 +92,7 @@ def run_grouping_bench(
     )
     report = summarise(frames, told)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "grouping.json").write_text(json.dumps(report, indent=1))
+    (output / "grouping.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     plot(report, output / "grouping.png")
     _print(report, console)
     console.print(f"{output / 'grouping.json'} and {output / 'grouping.png'} say more.", soft_wrap=True)
@@ -124,12 +127,12 @@ def _print(report: dict[str, list[dict[str, float]]], console: Console) -> None:
         table.add_column(name, justify="right" if name not in ("market", "users", "method") else "left")
     for row in report["methods"]:
         numbers = ("adjusted_rand_index_mean", "heldout_gain_per_1000_mean", "ctr_share_of_oracle_mean")
-        texts = [f"{row[name]:.3f}" for name in numbers]
+        texts = ["–" if row[name] is None else f"{row[name]:.3f}" for name in numbers]
         table.add_row(
             str(row["market"]), str(row["condition"]), str(row["method"]), *texts, f"{row['num_groups_mean']:.1f}"
         )
     console.print(table)
     for row in report["agreeing"]:
-        console.print(
-            f"{row['market']}, {row['condition']}: {row['num_split']} of {row['num_scopes']} agreeing scopes split"
-        )
+        if row["clicks_wanted"] == LEVEL_CLICKS:
+            told = f"{row['num_split']} of {row['num_scopes']} agreeing scopes split"
+            console.print(f"{row['market']}, {row['condition']}: {told}")

@@ -19,6 +19,8 @@ from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.session import get_spark
 
+MIN_IMPRESSIONS = 50
+
 
 def run_pair_bench(
     settings: Settings, output: Path, *, seeds: list[int], impressions: list[int], console: Console
@@ -33,10 +35,12 @@ def run_pair_bench(
         console: where progress goes.
 
     Raises:
-        ValueError: when there are no seeds or impressions, or they are negative.
+        ValueError: when there are no seeds or impressions, or they are impossible.
     """
-    if not seeds or not impressions or min(seeds) < 0 or min(impressions) < 1:
-        raise ValueError(f"seeds {seeds}, impressions {impressions}: positive numbers are needed.")
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds {seeds}: different seeds, none of them negative, are needed.")
+    if not impressions or min(impressions) < MIN_IMPRESSIONS or len(set(impressions)) < len(impressions):
+        raise ValueError(f"impressions {impressions}: different levels of {MIN_IMPRESSIONS} and more are needed.")
     cases = [PairCase(*one) for one in product(MARKETS, PAIR_CONDITIONS, seeds, impressions)]
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found = []
@@ -49,7 +53,7 @@ def run_pair_bench(
     told = {"seeds": seeds, "impressions_per_arm": impressions}
     report = summarise(joined[0], joined[1], joined[2], settings.min_pair_probability, told)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "pair_quality.json").write_text(json.dumps(report, indent=1))
+    (output / "pair_quality.json").write_text(json.dumps(report, indent=1, allow_nan=False))
     plot(report, output / "pair_quality.png")
     _print(report, console)
     console.print(f"{output / 'pair_quality.json'} and {output / 'pair_quality.png'} say more.", soft_wrap=True)

@@ -92,9 +92,9 @@ def days_until_change_is_found(case: Case, settings: TreeSettings, num_days: int
         num_days: days to wait.
     """
     shop, policy = open_case(replace(case, scopes=(_AGREEING,)), WINDOW_DAYS), CONDITIONS[case.condition].policy
-    old = count_market(shop, policy, WINDOW_DAYS + num_days)
+    old = count_market(shop, policy, WINDOW_DAYS)
     new = count_market(replace(shop, market=_with_new_tastes(shop.market)), policy, WINDOW_DAYS + num_days)
-    log = old.of_days(0, WINDOW_DAYS).followed_by(new.of_days(WINDOW_DAYS, num_days))
+    log = old.followed_by(new.of_days(WINDOW_DAYS, num_days))
     planted = PlantedScope.of(new, 0)
     for day in range(1, num_days + 1):
         window = log.of_days(day, WINDOW_DAYS)

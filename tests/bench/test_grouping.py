@@ -85,9 +85,33 @@ def test_gains_of_a_market_are_weighted_by_what_was_held_out():
     assert report["methods"][0]["heldout_gain_per_1000_mean"] == 2.625
 
 
-@pytest.mark.parametrize(("seeds", "clicks"), [([], [1_000]), ([1], []), ([-1], [1_000]), ([1], [0])])
-def test_an_impossible_plan_is_refused_before_anything_runs(settings, tmp_path, seeds, clicks):
-    with pytest.raises(ValueError, match="positive numbers are needed"):
+def test_scopes_that_are_not_divided_do_not_count_as_stable():
+    keys = {"market": "easy", "condition": "even", "seed": 1}
+    stability = pd.DataFrame(
+        [
+            {**keys, "scope": "shoe", "users_kept_share": 0.9, "num_groups": 3},
+            {**keys, "scope": "mug", "users_kept_share": 1.0, "num_groups": 1},
+        ]
+    )
+    names = ["market", "condition", "clicks_wanted", "seed", "scope", "method", "kind"]
+    none = pd.DataFrame(columns=[*names, "num_groups", "num_days", "adjusted_rand_index"])
+    report = summarise(BenchFrames(none, none, stability, none), {})
+    assert report["stability"][0]["users_kept_share_mean"] == 0.9
+    assert (report["stability"][0]["num_scopes"], report["stability"][0]["num_scopes_divided"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "clicks", "message"),
+    [
+        ([], [1_000], "different seeds"),
+        ([-1], [1_000], "different seeds"),
+        ([1, 1], [1_000], "different seeds"),
+        ([1], [], "a scope needs 200"),
+        ([1], [199], "a scope needs 200"),
+    ],
+)
+def test_an_impossible_plan_is_refused_before_anything_runs(settings, tmp_path, seeds, clicks, message):
+    with pytest.raises(ValueError, match=message):
         run_grouping_bench(settings, tmp_path / "out", seeds=seeds, clicks=clicks, num_agreeing=0, console=Console())
     assert not (tmp_path / "out").exists()
 

@@ -132,7 +132,28 @@ def test_calibration_and_wrong_shares_by_hand():
     assert kept["expected_wrong_share"] == pytest.approx((0.05 + 0.03 + 0.02 + 0.0 + 0.08) / 5)
     frame["is_caig_pair"] = [True, True, False, False, False, False]
     frame["is_caig_right"] = [True, False, False, False, False, False]
-    assert compare_with_caig(frame) == {"num_pairs": 2, "caig_wrong_share": 0.5, "wrong_share": 0.5}
+    # By our probabilities the first of CAIG's two pairs, ordered the other way round, is wrong with 0.55, the second,
+    # ordered the other way round too, with 0.95. As many of ours: those of 1.0 and 0.98.
+    assert compare_with_caig(frame) == {
+        "num_pairs": 2,
+        "caig_wrong_share": 0.5,
+        "caig_expected_wrong_share": pytest.approx((0.55 + 0.95) / 2),
+        "wrong_share": 0.5,
+    }
+    nothing = compare_with_caig(frame.assign(is_caig_pair=False))
+    assert (nothing["num_pairs"], nothing["wrong_share"]) == (0, None)
+    nothing = judge_kept(frame.assign(is_kept=False))
+    assert (nothing["num_pairs"], nothing["wrong_share"]) == (0, None)
+
+
+def test_as_many_pairs_as_caig_keeps_are_taken_at_each_level_of_impressions():
+    few = comparisons_of([0.6, 0.7], [False, True]).assign(is_caig_pair=[True, False], impressions_per_arm=300)
+    many = comparisons_of([0.99, 0.98, 0.97], [True, True, True]).assign(impressions_per_arm=1_000)
+    found = compare_with_caig(pd.concat([few, many.assign(is_caig_pair=[True, False, False])]))
+    assert found["num_pairs"] == 2
+    assert found["wrong_share"] == 0.0  # 0.7 of the few, 0.99 of the many; not the two most probable of all
+    wrong = compare_with_caig(pd.concat([few.assign(is_right=False), many.assign(is_caig_pair=[True, False, False])]))
+    assert wrong["wrong_share"] == 0.5
 
 
 def test_the_bootstrap_draws_whole_products():
@@ -141,6 +162,11 @@ def test_the_bootstrap_draws_whole_products():
     frame = comparisons_of([0.9] * 10_000, [True] * 10_000)
     low, high = bootstrap_mean(frame.assign(product=np.arange(400).repeat(25), gap=of_product), "gap")
     assert (high - low) / 2 == pytest.approx(1.96 / np.sqrt(400), rel=0.15)  # not 1.96 / sqrt(10,000)
+    # The same products with more impressions are no further products.
+    levels = frame.assign(product=np.arange(400).repeat(25), gap=of_product)
+    twice = pd.concat([levels, levels.assign(impressions_per_arm=1_000)])
+    low, high = bootstrap_mean(twice, "gap")
+    assert (high - low) / 2 == pytest.approx(1.96 / np.sqrt(400), rel=0.15)
 
 
 def test_the_bias_that_is_taken_away_by_hand():
@@ -152,6 +178,7 @@ def test_the_bias_that_is_taken_away_by_hand():
     frame = comparisons_of([0.95, 0.6], [True, True])
     report = summarise(frame, intervals, bias, 0.9, {})
     assert report["position_bias"][0]["share_removed"] == pytest.approx(0.95)
+    assert report["position_bias"][0]["log_bias_corrected_spread"] == pytest.approx(0.01 * np.sqrt(2))
     assert report["coverage"][0]["covered_share"] == 0.96
     assert report["recall"][0]["kept_and_right_share"] == 0.5
 
@@ -174,9 +201,27 @@ def test_probabilities_hold_and_positions_are_corrected_on_the_easy_market(condi
     pd.testing.assert_frame_equal(again.comparisons, found.comparisons)
 
 
-@pytest.mark.parametrize(("seeds", "impressions"), [([], [300]), ([1], []), ([-1], [300]), ([1], [0])])
-def test_an_impossible_plan_is_refused_before_anything_runs(settings, tmp_path, seeds, impressions):
-    with pytest.raises(ValueError, match="positive numbers are needed"):
+def test_without_a_bias_there_is_nothing_to_take_away():
+    keys = {"market": "easy", "condition": "even"}
+    bias = pd.DataFrame([{**keys, "with_correction": 0.03, "without": 0.02}])
+    intervals = pd.DataFrame([{**keys, "what": "group_ctr", "num_cases": 50, "num_covered": 48}])
+    report = summarise(comparisons_of([0.95, 0.6], [True, True]), intervals, bias, 0.9, {})
+    assert report["position_bias"][0]["share_removed"] is None
+
+
+@pytest.mark.parametrize(
+    ("seeds", "impressions", "message"),
+    [
+        ([], [300], "different seeds"),
+        ([-1], [300], "different seeds"),
+        ([1, 1], [300], "different seeds"),
+        ([1], [], "different levels of 50 and more"),
+        ([1], [49], "different levels of 50 and more"),
+        ([1], [300, 300], "different levels of 50 and more"),
+    ],
+)
+def test_an_impossible_plan_is_refused_before_anything_runs(settings, tmp_path, seeds, impressions, message):
+    with pytest.raises(ValueError, match=message):
         run_pair_bench(settings, tmp_path / "out", seeds=seeds, impressions=impressions, console=Console())
     assert not (tmp_path / "out").exists()
 

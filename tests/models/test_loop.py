@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -103,3 +105,37 @@ def test_broken_step_is_named_when_metrics_are_read(monkeypatch, broken, message
     assert read_metrics(steps[:1], first_step=5) == [sound]
     with pytest.raises(ValueError, match=message):
         read_metrics(steps, first_step=5)
+
+
+BROKEN_GRADIENT = """
+import sys
+from pathlib import Path
+import torch
+from osmf_models.config import TrainingConfig, ZeroConfig
+from osmf_models.training import zero
+from osmf_models.training.loop import train
+
+broken_step, output = int(sys.argv[1]), Path(sys.argv[2])
+config = TrainingConfig(num_steps=4, batch_size=1, warmup_steps=1, log_every=1, checkpoint_every=2)
+with zero.process_group():
+    engine = zero.build_engine(torch.nn.Linear(4, 1), ZeroConfig(stage=0), config)
+
+    def loss_of(step):
+        loss = engine(torch.ones(1, 4)).square().mean()
+        # Adds 0, whose gradient is 0 times infinity.
+        return (loss + 0.0 * torch.sqrt(0.0 * loss) if step == broken_step else loss), {}
+
+    try:
+        train(engine, loss_of, config, output)
+    finally:
+        engine.destroy()
+"""
+
+
+@pytest.mark.parametrize(("broken_step", "num_checkpoints"), [(1, 0), (3, 1)])
+def test_weights_that_a_finite_loss_broke_are_neither_saved_nor_handed_over(tmp_path, broken_step, num_checkpoints):
+    arguments = [sys.executable, "-c", BROKEN_GRADIENT, str(broken_step), str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"after step {broken_step} a weight is no finite number" in done.stderr
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == num_checkpoints

@@ -117,10 +117,8 @@ def count_case(case: Case, num_days: int = 1) -> MarketCounts:
     return count_market(open_case(case, num_days), CONDITIONS[case.condition].policy, num_days, encoder)
 
 
-def plan_cases(
-    seeds: Sequence[int], clicks: Sequence[int], num_agreeing: int, markets: Sequence[str] = tuple(MARKETS)
-) -> list[Case]:
-    """Returns the markets to simulate: every level of clicks for each seed, and scopes that agree for many more."""
+def plan_cases(markets: Sequence[str], seeds: Sequence[int], clicks: Sequence[int], num_agreeing: int) -> list[Case]:
+    """Returns what to simulate: every level of clicks for each market and seed, and scopes that agree for many more."""
     cases = [Case(*one) for one in product(markets, CONDITIONS, seeds, clicks)]
     agreeing = list(range(max(seeds) + 1, max(seeds) + 1 + num_agreeing))
     return cases + [Case("easy", one, seed, LEVEL_CLICKS, ("mug",)) for one, seed in product(CONDITIONS, agreeing)]

@@ -37,6 +37,7 @@ def run_grouping_bench(
     settings: Settings,
     output: Path,
     *,
+    markets: list[str],
     seeds: list[int],
     clicks: list[int],
     num_agreeing: int,
@@ -47,6 +48,7 @@ def run_grouping_bench(
     Args:
         settings: of the Spark session.
         output: folder to write.
+        markets: names among `MARKETS`.
         seeds: of the markets.
         clicks: of a scope, every level.
         num_agreeing: further scopes without disagreement, for each condition.
@@ -62,7 +64,7 @@ def run_grouping_bench(
         raise ValueError(f"clicks {clicks}: a scope needs {floors.min_clicks} of them, the floor of a group.")
     spark = get_spark(settings)
     levels = sorted({*clicks, LEVEL_CLICKS})
-    cases = plan_cases(seeds, levels, num_agreeing)
+    cases = plan_cases(markets, seeds, levels, num_agreeing)
     level = [case for case in cases if case.clicks_wanted == LEVEL_CLICKS and not case.scopes]
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
@@ -86,7 +88,7 @@ def run_grouping_bench(
             Case("easy", condition, seed, count) for condition in CONDITIONS for seed in seeds for count in levels
         ]
         changed = _each(bars, "changes of taste", weekly, lambda case: _change_row(case, floors))
-    told = {"seeds": seeds, "clicks": levels, "num_agreeing": num_agreeing, **vars(floors)}
+    told = {"markets": markets, "seeds": seeds, "clicks": levels, "num_agreeing": num_agreeing, **vars(floors)}
     frames = BenchFrames(
         pd.concat([rows, *kmeans]), pd.concat([unseen, *kmeans_unseen]), pd.concat(stable), pd.concat(changed)
     )

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from osmf_pipelines.bench.grouping import MARKETS
 from osmf_pipelines.bench.pair_quality import PAIR_CONDITIONS, PairCase, bench_pairs
 from osmf_pipelines.bench.pair_quality_report import plot, summarise
 from osmf_pipelines.settings import Settings
@@ -23,13 +22,20 @@ MIN_IMPRESSIONS = 50
 
 
 def run_pair_bench(
-    settings: Settings, output: Path, *, seeds: list[int], impressions: list[int], console: Console
+    settings: Settings,
+    output: Path,
+    *,
+    markets: list[str],
+    seeds: list[int],
+    impressions: list[int],
+    console: Console,
 ) -> None:
     """Writes `output`/pair_quality.json and pair_quality.png.
 
     Args:
         settings: of the Spark session, and the probability from which pairs are kept.
         output: folder to write.
+        markets: names among `MARKETS`.
         seeds: of the markets.
         impressions: of a creative in one segment, every level.
         console: where progress goes.
@@ -41,7 +47,7 @@ def run_pair_bench(
         raise ValueError(f"seeds {seeds}: different seeds, none of them negative, are needed.")
     if not impressions or min(impressions) < MIN_IMPRESSIONS or len(set(impressions)) < len(impressions):
         raise ValueError(f"impressions {impressions}: different levels of {MIN_IMPRESSIONS} and more are needed.")
-    cases = [PairCase(*one) for one in product(MARKETS, PAIR_CONDITIONS, seeds, impressions)]
+    cases = [PairCase(*one) for one in product(markets, PAIR_CONDITIONS, seeds, impressions)]
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found = []
     with Progress(*columns, console=console) as bars:
@@ -50,7 +56,7 @@ def run_pair_bench(
             found.append(frames)
             bars.advance(task)
     joined = [pd.concat([getattr(one, name) for one in found]) for name in ("comparisons", "intervals", "bias")]
-    told = {"seeds": seeds, "impressions_per_arm": impressions}
+    told = {"markets": markets, "seeds": seeds, "impressions_per_arm": impressions}
     report = summarise(joined[0], joined[1], joined[2], settings.min_pair_probability, told)
     output.mkdir(parents=True, exist_ok=True)
     (output / "pair_quality.json").write_text(json.dumps(report, indent=1, allow_nan=False))

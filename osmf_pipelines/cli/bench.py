@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,18 @@ from rich.console import Console
 from osmf_models.recipes import RECIPES
 from osmf_pipelines.settings import Settings
 
+
+class PlantedMarketName(StrEnum):
+    """A simulated market, and what is seen of its pictures."""
+
+    EASY = "easy"
+    REALISTIC = "realistic"
+    BLIND = "realistic, blind"
+
+
+Markets = Annotated[
+    list[PlantedMarketName] | None, typer.Option("--market", help="only this one (may be repeated); all of them")
+]
 bench_app = typer.Typer(help="Benchmarks on planted truth, and of training speed: JSON each.", no_args_is_help=True)
 _console = Console()
 
@@ -18,6 +31,7 @@ _console = Console()
 @bench_app.command()
 def grouping(
     output: Annotated[Path, typer.Option(help="folder to write grouping.json and grouping.png into")] = Path("bench"),
+    market: Markets = None,
     seed: Annotated[list[int] | None, typer.Option(help="market to simulate (may be repeated); 1, 2, 3")] = None,
     clicks: Annotated[
         list[int] | None, typer.Option(help="clicks of a scope (may be repeated); 1000, 3000, 10000, 30000")
@@ -30,6 +44,7 @@ def grouping(
     run_grouping_bench(
         Settings(),
         output,
+        markets=[one.value for one in market or PlantedMarketName],
         seeds=seed or [1, 2, 3],
         clicks=clicks or [1_000, 3_000, 10_000, 30_000],
         num_agreeing=agreeing,
@@ -42,6 +57,7 @@ def pair_quality(
     output: Annotated[Path, typer.Option(help="folder to write pair_quality.json and pair_quality.png into")] = Path(
         "bench"
     ),
+    market: Markets = None,
     seed: Annotated[list[int] | None, typer.Option(help="market to simulate (may be repeated); 1, 2, 3")] = None,
     impressions: Annotated[
         list[int] | None,
@@ -52,7 +68,12 @@ def pair_quality(
     from osmf_pipelines.bench.run_pair_quality import run_pair_bench
 
     run_pair_bench(
-        Settings(), output, seeds=seed or [1, 2, 3], impressions=impressions or [300, 1_000, 3_000], console=_console
+        Settings(),
+        output,
+        markets=[one.value for one in market or PlantedMarketName],
+        seeds=seed or [1, 2, 3],
+        impressions=impressions or [300, 1_000, 3_000],
+        console=_console,
     )
 
 

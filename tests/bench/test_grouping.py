@@ -38,7 +38,7 @@ def test_uneven_users_differ_fourfold_in_activity_and_see_what_they_like():
 
 
 def test_plans_hold_every_level_for_every_seed_and_agreeing_scopes_of_seeds_of_their_own():
-    cases = plan_cases([1, 4], [1_000, LEVEL_CLICKS], 3)
+    cases = plan_cases(list(MARKETS), [1, 4], [1_000, LEVEL_CLICKS], 3)
     assert len(cases) == len(MARKETS) * 2 * 2 * 2 + 2 * 3
     alone = [case for case in cases if case.scopes]
     assert {case.seed for case in alone} == {5, 6, 7}
@@ -112,14 +112,22 @@ def test_scopes_that_are_not_divided_do_not_count_as_stable():
 )
 def test_an_impossible_plan_is_refused_before_anything_runs(settings, tmp_path, seeds, clicks, message):
     with pytest.raises(ValueError, match=message):
-        run_grouping_bench(settings, tmp_path / "out", seeds=seeds, clicks=clicks, num_agreeing=0, console=Console())
+        run_grouping_bench(
+            settings, tmp_path / "out", markets=["easy"], seeds=seeds, clicks=clicks, num_agreeing=0, console=Console()
+        )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_the_report_has_its_documented_keys(spark, settings, tmp_path):
     run_grouping_bench(
-        settings, tmp_path, seeds=[103], clicks=[LEVEL_CLICKS], num_agreeing=2, console=Console(quiet=True)
+        settings,
+        tmp_path,
+        markets=["easy"],
+        seeds=[103],
+        clicks=[LEVEL_CLICKS],
+        num_agreeing=2,
+        console=Console(quiet=True),
     )
     report = json.loads((tmp_path / "grouping.json").read_text())
     assert set(report) == {
@@ -129,6 +137,6 @@ def test_the_report_has_its_documented_keys(spark, settings, tmp_path):
     assert set(methods.method) == {"adaptive", "one_group", "attribute_cross", "kmeans"}
     best = methods.sort_values("heldout_gain_per_1000_mean").groupby(["market", "condition"]).method.last()
     assert (best == "adaptive").all()
-    assert {row["num_scopes"] for row in report["agreeing"] if row["market"] == "easy"} == {3}
+    assert {row["num_scopes"] for row in report["agreeing"]} == {3}
     assert np.isfinite([row["users_kept_share_min"] for row in report["stability"]]).all()
     assert (tmp_path / "grouping.png").stat().st_size > 10_000

@@ -42,3 +42,10 @@ def test_unknown_recipe_is_one_line() -> None:
     done = _osmf("bench", "train", "--recipe", "huge")
     assert done.returncode == 2
     assert done.stdout.startswith("error: no recipe 'huge'; known: tiny, demo")
+
+
+def test_the_markets_on_offer_are_those_of_the_benchmarks():
+    from osmf_pipelines.bench.grouping import MARKETS
+    from osmf_pipelines.cli.bench import PlantedMarketName
+
+    assert [one.value for one in PlantedMarketName] == list(MARKETS)

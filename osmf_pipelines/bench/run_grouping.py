@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -94,7 +95,7 @@ def run_grouping_bench(
     )
     report = summarise(frames, told)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "grouping.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+    (output / "grouping.json").write_text(json.dumps(report, indent=1, allow_nan=False, default=np.generic.item))
     plot(report, output / "grouping.png")
     _print(report, console)
     console.print(f"{output / 'grouping.json'} and {output / 'grouping.png'} say more.", soft_wrap=True)

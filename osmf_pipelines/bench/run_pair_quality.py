@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,7 +60,7 @@ def run_pair_bench(
     told = {"markets": markets, "seeds": seeds, "impressions_per_arm": impressions}
     report = summarise(joined[0], joined[1], joined[2], settings.min_pair_probability, told)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "pair_quality.json").write_text(json.dumps(report, indent=1, allow_nan=False))
+    (output / "pair_quality.json").write_text(json.dumps(report, indent=1, allow_nan=False, default=np.generic.item))
     plot(report, output / "pair_quality.png")
     _print(report, console)
     console.print(f"{output / 'pair_quality.json'} and {output / 'pair_quality.png'} say more.", soft_wrap=True)

@@ -59,10 +59,7 @@ def run_grouping_bench(
         ValueError: when there are no seeds or clicks, or they are impossible.
     """
     floors = TreeSettings()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds) or num_agreeing < 0:
-        raise ValueError(f"seeds {seeds}, agreeing {num_agreeing}: different seeds and no negative number are needed.")
-    if not clicks or min(clicks) < floors.min_clicks:
-        raise ValueError(f"clicks {clicks}: a scope needs {floors.min_clicks} of them, the floor of a group.")
+    _check_plan(seeds, clicks, num_agreeing, floors)
     spark = get_spark(settings)
     levels = sorted({*clicks, LEVEL_CLICKS})
     cases = plan_cases(markets, seeds, levels, num_agreeing)
@@ -99,6 +96,13 @@ def run_grouping_bench(
     plot(report, output / "grouping.png")
     _print(report, console)
     console.print(f"{output / 'grouping.json'} and {output / 'grouping.png'} say more.", soft_wrap=True)
+
+
+def _check_plan(seeds: list[int], clicks: list[int], num_agreeing: int, floors: TreeSettings) -> None:
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds) or num_agreeing < 0:
+        raise ValueError(f"seeds {seeds}, agreeing {num_agreeing}: different seeds and no negative number are needed.")
+    if not clicks or min(clicks) < floors.min_clicks:
+        raise ValueError(f"clicks {clicks}: a scope needs {floors.min_clicks} of them, the floor of a group.")
 
 
 def _each(bars: Progress, name: str, cases: list[Case], run: Callable[[Case], _Part]) -> list[_Part]:

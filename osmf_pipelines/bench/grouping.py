@@ -61,15 +61,17 @@ MARKETS = {
 
 @dataclass(frozen=True)
 class Condition:
-    """Who is shown what.
+    """Who is shown what, and how much tastes differ.
 
     Attributes:
-        policy: which picture is shown.
+        policy: which picture is shown, and where.
         activity: how active users are, by attribute.
+        taste_scale: what every weight of a taste is multiplied by; other than 1 in `pair_quality` alone.
     """
 
     policy: Policy
     activity: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    taste_scale: float = 1.0
 
 
 CONDITIONS = {

@@ -196,7 +196,8 @@ def _plot_methods(axes: Any, methods: pd.DataFrame, column: str, title: str) -> 
     for number, name in enumerate(names):
         places = np.arange(len(table)) + (number - (len(names) - 1) / 2) * width
         axes.bar(places, table[name], width, color=_COLOURS[name], label=name)
-    axes.set_xticks(np.arange(len(table)), [f"{market}\n{condition}" for market, condition in table.index], fontsize=8)
+    labels = [f"{market}, {condition}" for market, condition in table.index]
+    axes.set_xticks(np.arange(len(table)), labels, fontsize=7, rotation=25, ha="right")
     axes.axhline(0.0, color="black", lw=0.6)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.3), frameon=False)
     axes.set_title(title, fontsize=10)

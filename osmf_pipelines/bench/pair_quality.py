@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from osmf_models.simulator.events import open_shop
 from osmf_models.simulator.market import Market
 from osmf_models.simulator.serving import UNIFORM, Policy
-from osmf_pipelines.bench.grouping import MARKETS, START
+from osmf_pipelines.bench.grouping import CONDITIONS, MARKETS, START, Condition
 from osmf_pipelines.bench.grouping_score import PlantedScope
 from osmf_pipelines.bench.market_counts import MarketCounts, count_market
 from osmf_pipelines.spark.ctr import rate_scope
@@ -34,26 +34,10 @@ CAIG_MIN_IMPRESSIONS, CAIG_RATIO = 1_000, (1.05, 1.20)
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class PairCondition:
-    """What is shown to whom, and how much tastes differ.
-
-    Attributes:
-        policy: which picture is shown, and where.
-        activity: how active users are, by attribute.
-        taste_scale: what every weight of a taste is multiplied by.
-    """
-
-    policy: Policy = UNIFORM
-    activity: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    taste_scale: float = 1.0
-
-
 PAIR_CONDITIONS = {
-    "even": PairCondition(),
-    "uneven": PairCondition(Policy("taste", 0.3), (("age_band", (1.0, 2.0, 4.0, 2.0)),)),
-    "biased positions": PairCondition(Policy(position_bias=0.8)),
-    "subtle": PairCondition(taste_scale=0.3),
+    **CONDITIONS,
+    "biased positions": Condition(Policy(position_bias=0.8)),
+    "subtle": Condition(UNIFORM, taste_scale=0.3),
 }
 
 

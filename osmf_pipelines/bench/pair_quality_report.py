@@ -182,9 +182,14 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def _plot_caig(axes: Any, caig: pd.DataFrame) -> None:
+    axes.set_title("Wrong pairs", fontsize=10)
+    if caig.empty:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "CAIG's filter keeps no pair", ha="center", transform=axes.transAxes)
+        return
     places: NDArray[np.float64] = np.arange(len(caig), dtype=float)
     axes.bar(places - 0.2, caig.caig_wrong_share, 0.4, color="#7a7a7a", label="CAIG's filter")
     axes.bar(places + 0.2, caig.wrong_share, 0.4, color="#1b6ca8", label="as many, the most probable")
-    axes.set_xticks(places, [f"{row.market}\n{row.condition}" for row in caig.itertuples()], fontsize=7, rotation=30)
-    axes.legend(fontsize=7)
-    axes.set_title("Wrong pairs", fontsize=10)
+    labels = [f"{row.market}, {row.condition}" for row in caig.itertuples()]
+    axes.set_xticks(places, labels, fontsize=7, rotation=25, ha="right")
+    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.3), frameon=False)

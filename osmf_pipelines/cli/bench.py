@@ -32,9 +32,11 @@ _console = Console()
 def grouping(
     output: Annotated[Path, typer.Option(help="folder to write grouping.json and grouping.png into")] = Path("bench"),
     market: Markets = None,
-    seed: Annotated[list[int] | None, typer.Option(help="market to simulate (may be repeated); 1, 2, 3")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="market to simulate (may be repeated); default 1, 2, 3")
+    ] = None,
     clicks: Annotated[
-        list[int] | None, typer.Option(help="clicks of a scope (may be repeated); 1000, 3000, 10000, 30000")
+        list[int] | None, typer.Option(help="clicks of a scope (may be repeated); default 1000, 3000, 10000, 30000")
     ] = None,
     agreeing: Annotated[int, typer.Option(help="further scopes that agree, for each kind of users")] = 200,
 ) -> None:
@@ -58,10 +60,12 @@ def pair_quality(
         "bench"
     ),
     market: Markets = None,
-    seed: Annotated[list[int] | None, typer.Option(help="market to simulate (may be repeated); 1, 2, 3")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="market to simulate (may be repeated); default 1, 2, 3")
+    ] = None,
     impressions: Annotated[
         list[int] | None,
-        typer.Option(help="impressions of a creative in one segment (may be repeated); 300, 1000, 3000"),
+        typer.Option(help="impressions of a creative in one segment (may be repeated); default 300, 1000, 3000"),
     ] = None,
 ) -> None:
     """Preference pairs against the truth: calibration, wrong pairs, recall, coverage of intervals, position bias."""

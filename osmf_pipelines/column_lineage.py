@@ -151,6 +151,15 @@ _DERIVATIONS = {
         rejected_effective_impressions | group_ctr.effective_impressions
         is_contradiction     | group_ctr.scope,group_id,creative_id,posterior_shape,posterior_rate""",
     ),
+    "truth_report": _Derivation(
+        ("group_ctr", "user_groups", "cell_users", "creative_stats"),
+        f"""
+        measure          | -
+        probability_from | {_POSTERIOR}
+        value            | {_POSTERIOR} group_ctr.ctr_rate,ctr_rate_low,ctr_rate_high user_groups.group_id,cell
+                           cell_users.user_id creative_stats.num_impressions,num_clicks
+        num_cases        | {_POSTERIOR} user_groups.cell cell_users.user_id""",
+    ),
     "training_export": _Derivation(
         (
             "group_features",

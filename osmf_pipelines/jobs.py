@@ -23,6 +23,7 @@ PAIRS = (
     "group_lineage",
     "group_ctr",
     "preference_pairs",
+    "truth_report",
     "training_export",
 )
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "evaluation_report", "registered_model")

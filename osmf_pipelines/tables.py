@@ -369,6 +369,18 @@ _MODEL_TABLES = tuple(
 
 _LATER_TABLES = (
     Table(
+        "truth_report",
+        "one row per (as_of_date, scope, measure, probability_from), of a simulated market's logs",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    scope             | string | leaf category
+    measure           | string | what is told, as in docs/grouping.md
+    probability_from  | double | lower end of the bin of claimed probabilities, null for measures of the scope
+    value             | double | its value
+    num_cases         | bigint | users, rates or comparisons behind it"""),
+        partition_column="as_of_date",
+    ),
+    Table(
         "training_export",
         "one row per (as_of_date, exported table)",
         _columns("""

@@ -24,21 +24,19 @@ Compute = Callable[[dg.AssetExecutionContext, LakeResource, date], Iterator[Outc
 
 def build_group_assets(partitions: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
     """Returns the assets from the groups to the preference pairs."""
-    window = dg.TimeWindowPartitionMapping(
-        start_offset=1 - settings.evidence_window_days, allow_nonexistent_upstream_partitions=True
-    )
+    window = window_mapping(settings)
     stats, users = (dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users"))
     return [
-        _as_of(
+        as_of_asset(
             "form_groups",
             ("user_groups", "group_features"),
             [stats, users, "creative_features", "product_splits"],
             _form_groups,
             partitions,
         ),
-        _as_of("group_lineage", ("group_lineage",), ["user_groups", users], _group_lineage, partitions),
-        _as_of("group_ctr", ("group_ctr",), [stats, "user_groups", "product_splits"], _group_ctr, partitions),
-        _as_of(
+        as_of_asset("group_lineage", ("group_lineage",), ["user_groups", users], _group_lineage, partitions),
+        as_of_asset("group_ctr", ("group_ctr",), [stats, "user_groups", "product_splits"], _group_ctr, partitions),
+        as_of_asset(
             "preference_pairs",
             ("preference_pairs",),
             ["group_ctr", "group_features", "creatives", "product_splits"],
@@ -48,18 +46,35 @@ def build_group_assets(partitions: dg.DailyPartitionsDefinition, settings: Setti
     ]
 
 
+def window_mapping(settings: Settings) -> dg.TimeWindowPartitionMapping:
+    """Returns which days of logs an asset as of a day reads."""
+    return dg.TimeWindowPartitionMapping(
+        start_offset=1 - settings.evidence_window_days, allow_nonexistent_upstream_partitions=True
+    )
+
+
 def build_export_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     """Returns the asset that writes what models are trained on."""
-    return _as_of("training_export", ("training_export",), list(_EXPORTED), _training_export, partitions)
+    return as_of_asset("training_export", ("training_export",), list(_EXPORTED), _training_export, partitions)
 
 
-def _as_of(
+def as_of_asset(
     name: str,
     tables: tuple[str, ...],
     deps: Sequence[str | dg.AssetDep],
     compute: Compute,
     partitions: dg.DailyPartitionsDefinition,
 ) -> dg.AssetsDefinition:
+    """Returns the asset that computes tables as of a day.
+
+    Args:
+        name: of the asset.
+        tables: that it publishes.
+        deps: what they are computed from.
+        compute: publishes them.
+        partitions: days.
+    """
+
     @dg.multi_asset(
         name=name,
         specs=asset_specs(tables, deps=deps, group="pairs", partitions=partitions),

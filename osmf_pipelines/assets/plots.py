@@ -24,6 +24,7 @@ _MAX_DAY_LABELS = 7
 _MAX_SHORT_NAME, _MAX_NAME = 14, 34
 _DPI = 150
 _NUM_COLORS = 64
+_MIN_COMPARISONS = 100
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -153,6 +154,35 @@ def plot_volume_by_day(days: Sequence[tuple[date, int, int]]) -> bytes:
         rate.set_xlabel("day (UTC)")
 
     return _png(draw, 3.6) if ordered else _notice("no days")
+
+
+def plot_truth(scopes: Sequence[tuple[str, float, float]], bins: Sequence[tuple[float, float, int]]) -> bytes:
+    """Returns a PNG: what groups bring each scope, and whether probabilities hold.
+
+    Args:
+        scopes: (name, share of the best possible click rate with one choice for all, with the groups' choices).
+        bins: (probability claimed, share of right pairs, comparisons); those under 100 are left out.
+    """
+
+    def draw(figure: "Figure") -> None:
+        shares, calibration = figure.subplots(1, 2)
+        names = [_name(name) for name, _, _ in scopes]
+        at = range(len(scopes))
+        shares.scatter([one for _, one, _ in scopes], at, color=_ORANGE, marker="s", label="one for all")
+        shares.scatter([groups for _, _, groups in scopes], at, color=_BLUE, marker="o", label="by group")
+        shares.set_yticks(at, names)
+        shares.xaxis.set_major_formatter(_percent)
+        shares.set_title("Click rate of the best logged picture", fontsize=9)
+        shares.set_xlabel("of each user's own best")
+        shares.legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncols=2)
+        drawn = [one for one in bins if one[2] >= _MIN_COMPARISONS]
+        calibration.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.6)
+        calibration.plot([one[0] for one in drawn], [one[1] for one in drawn], color=_BLUE, marker="o")
+        calibration.set_xlabel("probability claimed")
+        calibration.set_ylabel("share of right pairs")
+        calibration.set_title("Do probabilities hold?", fontsize=9)
+
+    return _png(draw, 3.4)
 
 
 def _bin_pairs(counts: Sequence[tuple[float, int]], min_probability: float) -> list[int]:

@@ -7,16 +7,19 @@ Shapes: `N` cells, `S` segments, `C` creatives of the scope, `G` groups.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from osmf_models.simulator.events import rates_of_day
-from osmf_models.simulator.market import segment_shares_of
-from osmf_pipelines.bench.market_counts import MarketCounts
+from osmf_models.simulator.events import open_shop, rates_of_day
+from osmf_models.simulator.market import Market, segment_shares_of, with_scopes
+from osmf_models.simulator.segments import Scope
+from osmf_pipelines.bench.market_counts import MarketCounts, creative_ids, product_ids
 from osmf_pipelines.spark.ctr import rate_scope
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.preference_model import design_creatives, log_likelihood
@@ -47,25 +50,46 @@ class PlantedScope:
     def of(cls, counts: MarketCounts, place: int) -> PlantedScope:
         """Returns the truth of a scope by its place in the market."""
         market = counts.shop.market
-        scope = market.scopes[place]
-        names = [segment.name for segment in scope.segments]
-        shares = {}
-        for cell in np.flatnonzero(counts.cell_users[place]):
-            found = segment_shares_of(market, scope.name, counts.cells[cell])
-            shares[counts.cells[cell]] = np.array([found.get(name, 0.0) for name in names])
-        rows = counts.scope_of_creative == place
+        scope, rows = market.scopes[place], counts.scope_of_creative == place
+        cells = [counts.cells[cell] for cell in np.flatnonzero(counts.cell_users[place])]
         rates = np.mean([rates_of_day(counts.shop, day)[rows] for day in range(counts.num_days)], axis=0)
         product_of = np.unique(counts.product_ids[rows], return_inverse=True)[1]
-        return cls(scope.name, scope.kind, shares, counts.creative_ids[rows], product_of, rates[:, : len(names)])
+        shares = _segment_shares(market, scope, cells)
+        return cls(
+            scope.name, scope.kind, shares, counts.creative_ids[rows], product_of, rates[:, : len(scope.segments)]
+        )
+
+    @classmethod
+    def of_scope(cls, market: Market, name: str, cells: Sequence[str], impressions: Mapping[date, int]) -> PlantedScope:
+        """Returns the truth of a scope in logs.
+
+        Args:
+            market: the truth.
+            name: of the scope.
+            cells: of its users.
+            impressions: of each day that the logs hold; rates are means weighted by them.
+        """
+        alone, first = with_scopes(market, [name]), min(impressions)
+        shop = open_shop(alone, market.seed, first, 1)
+        by_day = [rates_of_day(shop, (day - first).days) for day in impressions]
+        rates = np.average(by_day, axis=0, weights=list(impressions.values()))
+        product_of = np.unique(product_ids(alone), return_inverse=True)[1]
+        shares = _segment_shares(market, alone.scopes[0], cells)
+        return cls(name, alone.scopes[0].kind, shares, creative_ids(alone), product_of, rates)
+
+
+def _segment_shares(market: Market, scope: Scope, cells: Sequence[str]) -> dict[str, Array]:
+    shares = {}
+    for cell in cells:
+        found = segment_shares_of(market, scope.name, cell)
+        shares[cell] = np.array([found.get(segment.name, 0.0) for segment in scope.segments])
+    return shares
 
 
 def score_groups(
     planted: PlantedScope, counts: pd.DataFrame, formed: pd.DataFrame, settings: TreeSettings
 ) -> dict[str, Any]:
     """Returns what is told of one scope and one way to form groups, by the names of the report.
-
-    Cells belong to the segment that most of their users are in. `adjusted_rand_index` is weighted by users, over the
-    cells of segments that keep the floors; NaN where fewer than two of them do.
 
     Args:
         planted: the truth.
@@ -76,24 +100,38 @@ def score_groups(
     groups = formed[~formed["is_scope_root"]]
     group_of = {cell: group for group, cells in zip(groups["group_id"], groups["cells"], strict=True) for cell in cells}
     by_cell = counts.groupby("cell").agg(num_users=("num_users", "first"), num_clicks=("num_clicks", "sum"))
-    by_cell = by_cell[by_cell.index.isin(group_of)]
-    users, clicks = (by_cell[name].to_numpy(dtype=float) for name in ("num_users", "num_clicks"))
-    segment = np.array([planted.segment_shares[cell].argmax() for cell in by_cell.index])
-    group = pd.factorize(by_cell.index.map(group_of), sort=True)[0]
-    keeps = (np.bincount(segment, users) >= settings.min_users) & (np.bincount(segment, clicks) >= settings.min_clicks)
-    kept = keeps[segment]
+    by_cell = by_cell[by_cell.index.isin(group_of)].assign(group_id=lambda rows: rows.index.map(group_of))
     return {
         "scope": planted.name,
         "kind": planted.kind,
-        "num_clicks": int(clicks.sum()),
-        "num_users": int(users.sum()),
-        "num_segments": int(keeps.sum()),
+        "num_clicks": int(by_cell["num_clicks"].sum()),
+        "num_users": int(by_cell["num_users"].sum()),
+        **compare_with_segments(planted, by_cell, settings),
         "num_groups": len(groups),
-        "adjusted_rand_index": adjusted_rand_index(segment[kept], group[kept], users[kept]),
         "heldout_gain_per_1000": float(groups["heldout_gain_per_1000"].max()),
         "heldout_impressions": float(counts["heldout_millis"].sum() / 1000),
-        "ctr_share_of_oracle": ctr_share_of_oracle(planted, counts, group_of),
+        "ctr_share_of_oracle": ctr_share_of_oracle(planted, _rated(counts, group_of), by_cell),
     }
+
+
+def compare_with_segments(planted: PlantedScope, by_cell: pd.DataFrame, settings: TreeSettings) -> dict[str, Any]:
+    """Returns `num_segments` that keep the floors and the `adjusted_rand_index` of groups against them.
+
+    Cells belong to the segment that most of their users are in. The index is weighted by users, over the cells of
+    segments that keep the floors; NaN where fewer than two of them do.
+
+    Args:
+        planted: the truth.
+        by_cell: group_id, num_users and num_clicks of each cell, which is the index.
+        settings: floors of a group.
+    """
+    users, clicks = (by_cell[name].to_numpy(dtype=float) for name in ("num_users", "num_clicks"))
+    segment = np.array([planted.segment_shares[cell].argmax() for cell in by_cell.index])
+    group = pd.factorize(by_cell["group_id"], sort=True)[0]
+    keeps = (np.bincount(segment, users) >= settings.min_users) & (np.bincount(segment, clicks) >= settings.min_clicks)
+    kept = keeps[segment]
+    index = adjusted_rand_index(segment[kept], group[kept], users[kept])
+    return {"num_segments": int(keeps.sum()), "adjusted_rand_index": index}
 
 
 def gain_on(counts: pd.DataFrame, features: pd.DataFrame, formed: pd.DataFrame) -> tuple[float, float]:
@@ -136,27 +174,23 @@ def adjusted_rand_index(one: NDArray[np.int64], other: NDArray[np.int64], weight
     return float((pairs - expected) / ((of_one + of_other) / 2 - expected))
 
 
-def ctr_share_of_oracle(planted: PlantedScope, counts: pd.DataFrame, group_of: dict[str, str]) -> float:
+def ctr_share_of_oracle(planted: PlantedScope, rated: pd.DataFrame, by_cell: pd.DataFrame) -> float:
     """Returns the true click rate of showing each user the creative that looks best in their group, against the best.
 
     The best is what each user's own segment likes best, product by product; users and products weigh alike. Looking
-    best goes by the posterior mean rate of `group_ctr`.
+    best goes by the posterior mean rate.
+
+    Args:
+        planted: the truth.
+        rated: rows of `group_ctr` of the groups.
+        by_cell: group_id and num_users of each cell, which is the index.
     """
-    rows = counts.assign(group_id=counts["cell"].map(group_of)).dropna(subset=["group_id"])
-    sums = rows.groupby(["scope", "group_id", "product_id", "creative_id"], as_index=False).agg(
-        num_impressions=("num_impressions", "sum"),
-        num_clicks=("num_clicks", "sum"),
-        effective_millis=("effective_millis", "sum"),
-        is_fitted=("is_fitted", "first"),
-    )
-    rated = rate_scope(sums)
-    rated = rated[~rated["is_scope_root"]].sort_values(["ctr_rate", "creative_id"], ascending=[False, True])
-    picks = rated.drop_duplicates(["group_id", "product_id"])
+    ordered = rated.sort_values(["ctr_rate", "creative_id"], ascending=[False, True])
+    picks = ordered.drop_duplicates(["group_id", "product_id"])
     place = {creative: index for index, creative in enumerate(planted.creative_ids)}
     users: dict[str, Array] = {}
-    for cell, num_users in rows.groupby("cell")["num_users"].first().items():
-        group = group_of[str(cell)]
-        users[group] = users.get(group, 0.0) + num_users * planted.segment_shares[str(cell)]
+    for cell, group, num_users in zip(by_cell.index, by_cell["group_id"], by_cell["num_users"], strict=True):
+        users[group] = users.get(group, 0.0) + num_users * planted.segment_shares[cell]
     picked = sum(
         float(planted.rates[place[creative]] @ users[group])
         for group, creative in zip(picks["group_id"], picks["creative_id"], strict=True)
@@ -165,6 +199,18 @@ def ctr_share_of_oracle(planted: PlantedScope, counts: pd.DataFrame, group_of: d
     best = np.full((num_products, planted.rates.shape[1]), -np.inf)
     np.maximum.at(best, planted.product_of, planted.rates)
     return picked / float((best @ sum(users.values())).sum())
+
+
+def _rated(counts: pd.DataFrame, group_of: dict[str, str]) -> pd.DataFrame:
+    rows = counts.assign(group_id=counts["cell"].map(group_of)).dropna(subset=["group_id"])
+    sums = rows.groupby(["scope", "group_id", "product_id", "creative_id"], as_index=False).agg(
+        num_impressions=("num_impressions", "sum"),
+        num_clicks=("num_clicks", "sum"),
+        effective_millis=("effective_millis", "sum"),
+        is_fitted=("is_fitted", "first"),
+    )
+    rated = rate_scope(sums)
+    return rated[~rated["is_scope_root"]]
 
 
 def _num_pairs(counts: Array) -> float:

@@ -88,16 +88,12 @@ class MarketCounts:
     @cached_property
     def creative_ids(self) -> NDArray[np.object_]:
         """Returns the creatives' ids, (C,)."""
-        market = self.shop.market
-        found = [one.creative_id for product in market.products for one in creatives_of(market, product.product_id)]
-        return np.array(found, dtype=object)
+        return creative_ids(self.shop.market)
 
     @cached_property
     def product_ids(self) -> NDArray[np.object_]:
         """Returns the id of each creative's product, (C,)."""
-        market = self.shop.market
-        products = np.array([product.product_id for product in market.products], dtype=object)
-        return np.repeat(products, market.num_creatives_per_product)
+        return product_ids(self.shop.market)
 
     @property
     def place_effects(self) -> PlaceEffects:
@@ -217,6 +213,18 @@ def _summed(all_codes: list[tuple[Index, Index, Index]], sizes: tuple[int, ...])
     clicked = np.bincount(np.searchsorted(kept, clicked_codes), minlength=len(kept)).astype(np.int64)
     day, cell, fold, creative, position = np.unravel_index(kept, sizes)
     return CountRows(day, cell, fold, creative, position + 1, shown, clicked)
+
+
+def creative_ids(market: Market) -> NDArray[np.object_]:
+    """Returns the ids of a market's creatives, in the order of its products, (C,)."""
+    found = [one.creative_id for product in market.products for one in creatives_of(market, product.product_id)]
+    return np.array(found, dtype=object)
+
+
+def product_ids(market: Market) -> NDArray[np.object_]:
+    """Returns the id of each creative's product, (C,)."""
+    products = np.array([product.product_id for product in market.products], dtype=object)
+    return np.repeat(products, market.num_creatives_per_product)
 
 
 def cell_texts(population: Population) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def judge_case(case: PairCase, settings: TreeSettings) -> CaseFrames:
         told = {**vars(case), "scope": scope.name, "kind": scope.kind}
         comparisons.append(compare(rated).assign(**told, num_groups=len(groups)))
         covered = {
-            "group_ctr": _rates_covered(rated),
+            "group_ctr": covered_rates(rated),
             "preference": _preferences_covered(planted, rows, features, groups),
         }
         intervals += [
@@ -149,6 +149,11 @@ def compare(rated: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def is_kept(comparisons: pd.DataFrame, min_probability: float) -> pd.Series:
+    """Returns which comparisons become pairs, rows as of `compare`."""
+    return (comparisons["probability"] >= min_probability) & (comparisons["log_rate_ratio"] > 0)
+
+
 def _click_ratio(both: pd.DataFrame) -> Array:
     """Raw click-through rate of the first over that of the second; NaN without clicks."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -171,8 +176,18 @@ def _rated(planted: PlantedScope, rows: pd.DataFrame, groups: pd.DataFrame) -> p
     names = ["num_impressions", "num_clicks", "effective_millis"]
     keys = ["scope", "group_id", "product_id", "creative_id", "is_fitted"]
     rated = rate_scope(inside.groupby(keys, as_index=False)[names].sum())
-    rated = rated[~rated["is_scope_root"]]
-    rates = true_rates(planted, rows, group_of)
+    return with_true_rates(planted, inside, rated[~rated["is_scope_root"]])
+
+
+def with_true_rates(planted: PlantedScope, cells: pd.DataFrame, rated: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows of `group_ctr` of groups with the `true_rate` of each creative.
+
+    Args:
+        planted: the truth.
+        cells: cell, group_id and num_impressions, any number of rows a cell.
+        rated: of the groups of these cells.
+    """
+    rates = true_rates(planted, cells)
     group, creative = (
         pd.Index(names).get_indexer(rated[column])
         for names, column in ((list(rates), "group_id"), (planted.creative_ids, "creative_id"))
@@ -180,12 +195,11 @@ def _rated(planted: PlantedScope, rows: pd.DataFrame, groups: pd.DataFrame) -> p
     return rated.assign(true_rate=np.stack(list(rates.values()))[group, creative])
 
 
-def true_rates(planted: PlantedScope, rows: pd.DataFrame, group_of: dict[str, str]) -> dict[str, Array]:
+def true_rates(planted: PlantedScope, cells: pd.DataFrame) -> dict[str, Array]:
     """Returns each group's true click rates at position 1, the impression-weighted mean over its cells, (C,) each."""
     weights: dict[str, Array] = {}
-    for cell, shown in rows.groupby("cell")["num_impressions"].sum().items():
-        if (group := group_of.get(str(cell))) is not None:
-            weights[group] = weights.get(group, 0.0) + shown * planted.segment_shares[str(cell)]
+    for (group, cell), shown in cells.groupby(["group_id", "cell"])["num_impressions"].sum().items():
+        weights[group] = weights.get(group, 0.0) + shown * planted.segment_shares[str(cell)]
     return {group: planted.rates @ weight / weight.sum() for group, weight in weights.items()}
 
 
@@ -193,8 +207,8 @@ def _group_of_cell(groups: pd.DataFrame) -> dict[str, str]:
     return {cell: group for group, cells in zip(groups["group_id"], groups["cells"], strict=True) for cell in cells}
 
 
-def _rates_covered(rated: pd.DataFrame) -> tuple[int, int]:
-    """How many rates there are, and how many lie within their 95% interval."""
+def covered_rates(rated: pd.DataFrame) -> tuple[int, int]:
+    """Returns how many rates there are, and how many lie within their 95% interval."""
     is_in = (rated["ctr_rate_low"] <= rated["true_rate"]) & (rated["true_rate"] <= rated["ctr_rate_high"])
     return len(rated), int(is_in.sum())
 
@@ -206,9 +220,9 @@ def _preferences_covered(
     order = pd.Index(planted.creative_ids)
     values = features.set_index("creative_id")["feature_values"].reindex(order)
     design = design_creatives(planted.product_of, np.stack(values.to_list()))
-    group_of, rates = _group_of_cell(groups), true_rates(planted, rows, _group_of_cell(groups))
-    num_cases = num_covered = 0
-    shown = rows.assign(group_id=rows["cell"].map(group_of)).groupby(["group_id", "creative_id"])["effective_millis"]
+    inside = rows.assign(group_id=rows["cell"].map(_group_of_cell(groups))).dropna(subset=["group_id"])
+    rates, num_cases, num_covered = true_rates(planted, inside), 0, 0
+    shown = inside.groupby(["group_id", "creative_id"])["effective_millis"]
     effective = (shown.sum() / 1000).unstack(fill_value=0.0).reindex(columns=order, fill_value=0.0)
     for row in groups.itertuples():
         impressions = effective.loc[row.group_id].to_numpy()[None]

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from osmf_pipelines.bench.pair_quality import is_kept
+
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
@@ -40,8 +42,7 @@ def summarise(
         min_probability: pairs are kept from here on.
         settings: what was run.
     """
-    is_kept = (comparisons.probability >= min_probability) & (comparisons.log_rate_ratio > 0)
-    comparisons = comparisons.assign(is_kept=is_kept)
+    comparisons = comparisons.assign(is_kept=is_kept(comparisons, min_probability))
     parts = list(comparisons.groupby(_OF))
     return {
         "format": FORMAT,

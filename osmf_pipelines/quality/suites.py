@@ -255,6 +255,12 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _fact("no_pair_both_ways", "num_pairs_both_ways", 0, 0, "in one group a pair has one order"),
         _fact("pairs_probably_right", "expected_wrong_share", None, 0.1, "the pairs' own probabilities say they hold"),
     ),
+    "truth_report": (
+        _NOT_EMPTY,
+        _unique(["scope", "measure", "probability_from"], "one row per scope, measure and bin"),
+        _between("num_cases", 1, None, "a figure has cases behind it"),
+        _fact("every_scope_is_judged", "num_scopes_missing", 0, 0, "scopes left out would flatter the figures"),
+    ),
     "training_export": (
         _unique(["export_table"], "one row per exported table"),
         _fact("every_pair_exported", "num_pairs_missing", 0, 0, "a pair whose creatives have pictures is exported"),

@@ -14,6 +14,7 @@ from osmf_pipelines.assets.plots import (
     _bin_pairs,
     plot_ctr_by_position,
     plot_pair_probabilities,
+    plot_truth,
     plot_volume_by_day,
     wilson_interval,
 )
@@ -33,6 +34,7 @@ PICTURES = {
     "one pair": plot_pair_probabilities([(0.934, 1, 0)], 0.9, 0.066),
     "100k pairs": plot_pair_probabilities([(0.9 + at / 1000, 990, 40) for at in range(101)], 0.9, 0.05),
     "certain pairs": plot_pair_probabilities([(1.0, 5, 5)], 0.5, None),
+    "against the truth": plot_truth([("shoe", 0.85, 0.97), ("mug", 0.98, 0.98)], [(0.55, 0.56, 900), (0.95, 0.94, 99)]),
     "days": plot_volume_by_day(DAYS),
     "one day": plot_volume_by_day([(date(2026, 3, 1), 10, 0)]),
     "a year": plot_volume_by_day([(date(2025, 1, 1) + timedelta(days=at), 10**8, 10**6) for at in range(365)]),

@@ -8,6 +8,7 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from osmf_models.records import EXPORT_TABLES, ExportManifest
+from osmf_pipelines.definitions import build_defs
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
 from osmf_pipelines.tables import TABLES
@@ -16,10 +17,14 @@ from tests.assets.conftest import LAST_DAY, Run
 DATA_TABLES = [name for name in TABLES if not name.endswith("_model") and name != "evaluation_report"]
 
 
-def test_logs_become_pairs_and_an_export_without_the_truth(run: Run, lake: Lake, market_settings: Settings) -> None:
+def test_logs_become_pairs_and_an_export_and_are_judged_where_the_truth_is_known(
+    run: Run, lake: Lake, market_settings: Settings, drop_folder: Path
+) -> None:
     assert run("ingest_days").success
-    assert run("form_pairs").success
+    knowing = market_settings.model_copy(update={"truth_path": drop_folder.parent / "hidden-truth"})
+    assert run("form_pairs", knowing).success
     assert all(lake.exists(name) for name in DATA_TABLES)
+    _check_judgement(lake)
 
     # 60,000 distinct impressions a day were written; what was delivered twice is counted, not kept.
     exposures = lake.read("silver_exposures").groupBy("event_date").count().collect()
@@ -40,6 +45,25 @@ def test_logs_become_pairs_and_an_export_without_the_truth(run: Run, lake: Lake,
     assert {len(vector) for vector in groups["features"]} == {len(manifest.group_feature_names)}
 
     _check_nobody_is_named(folder, lake)
+
+
+def _check_judgement(lake: Lake) -> None:
+    """Every scope is judged, each comparison is in one bin, and the figures are shares."""
+    report = lake.read("truth_report").toPandas()
+    groups = lake.read("user_groups").toPandas()
+    assert set(report["scope"]) == set(groups["scope"])
+    found = report[report["measure"] == "num_groups"].set_index("scope")["value"].to_dict()
+    assert found == groups.groupby("scope")["group_id"].nunique().to_dict()
+    assert report[~report["measure"].isin(["num_groups", "num_segments"])]["value"].between(-1, 1).all()
+    # 8 products of a scope, 4 creatives of each, in every group.
+    bins = report[report["measure"] == "right_share"].groupby("scope")["num_cases"].sum()
+    assert bins.to_dict() == {scope: 8 * 6 * num_groups for scope, num_groups in found.items()}
+
+
+def test_logs_whose_truth_is_not_known_are_not_judged(market_settings: Settings) -> None:
+    names = {key.path[-1] for key in build_defs(market_settings).resolve_asset_graph().get_all_asset_keys()}
+    assert "preference_pairs" in names
+    assert "truth_report" not in names
 
 
 def _check_nobody_is_named(folder: Path, lake: Lake) -> None:

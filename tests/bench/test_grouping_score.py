@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osmf_pipelines.bench.grouping_score import PlantedScope, adjusted_rand_index, ctr_share_of_oracle, score_groups
+from osmf_pipelines.bench.grouping_score import PlantedScope, adjusted_rand_index, score_groups
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 
 # Two segments, one product with two creatives: the first likes a, the second b.
@@ -89,8 +89,9 @@ def test_click_rate_of_each_groups_best_creative_by_hand():
     # Best per user: x 100 users at 0.04, y 60 at 0.03, z 10 at 0.04 and 30 at 0.03.
     oracle = 100 * 0.04 + 60 * 0.03 + 10 * 0.04 + 30 * 0.03
     # As one group all see a, which brings 110 users of the first segment 0.04 and 90 of the second 0.01.
-    one = {"x": "g", "y": "g", "z": "g"}
-    assert ctr_share_of_oracle(PLANTED, counts, one) == pytest.approx((110 * 0.04 + 90 * 0.01) / oracle)
-    two = {"x": "g", "y": "h", "z": "h"}
+    settings = TreeSettings()
+    one = score_groups(PLANTED, counts, formed_of({"g": ["x", "y", "z"]}), settings)
+    assert one["ctr_share_of_oracle"] == pytest.approx((110 * 0.04 + 90 * 0.01) / oracle)
+    two = score_groups(PLANTED, counts, formed_of({"g": ["x"], "h": ["y", "z"]}), settings)
     picked = 100 * 0.04 + 60 * 0.03 + 10 * 0.02 + 30 * 0.03
-    assert ctr_share_of_oracle(PLANTED, counts, two) == pytest.approx(picked / oracle)
+    assert two["ctr_share_of_oracle"] == pytest.approx(picked / oracle)

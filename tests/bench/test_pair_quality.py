@@ -102,9 +102,10 @@ def test_a_groups_true_rate_is_the_mean_over_its_cells_by_impressions():
     shares = {"x": np.array([1.0, 0.0]), "y": np.array([0.5, 0.5]), "z": np.array([0.0, 1.0])}
     rates = np.array([[0.04, 0.02], [0.01, 0.03]])
     planted = PlantedScope("s", "strong", shares, np.array(["a", "b"], dtype=object), np.array([0, 0]), rates)
-    rows = pd.DataFrame({"cell": ["x", "x", "y", "z"], "num_impressions": [100, 100, 200, 700]})
-    found = true_rates(planted, rows, {"x": "g", "y": "g"})
-    assert list(found) == ["g"]
+    groups = ["g", "g", "g", "h"]
+    cells = pd.DataFrame({"cell": ["x", "x", "y", "z"], "group_id": groups, "num_impressions": [100, 100, 200, 700]})
+    found = true_rates(planted, cells)
+    assert list(found) == ["g", "h"]
     np.testing.assert_allclose(found["g"], [(300 * 0.04 + 100 * 0.02) / 400, (300 * 0.01 + 100 * 0.03) / 400])
 
 

@@ -33,9 +33,9 @@ WITHOUT_ORIGIN = {
 
 
 @pytest.fixture(scope="module")
-def graph() -> dict[str, set[str]]:
-    """Table to the tables that its asset depends on."""
-    assets = build_defs(Settings()).resolve_asset_graph()
+def graph(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Table to the tables that its asset depends on, where the truth is known."""
+    assets = build_defs(Settings(truth_path=tmp_path_factory.mktemp("truth"))).resolve_asset_graph()
     return {
         key.path[-1]: {parent.path[-1] for parent in assets.get(key).parent_keys} for key in assets.get_all_asset_keys()
     }

@@ -62,37 +62,35 @@ def _report(context: dg.AssetExecutionContext, resource: LakeResource, day: date
 
 def _tell(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A table and a picture of the scopes, and what is told of all comparisons."""
-    by_scope: dict[str, dict[str, Any]] = {}
+    by_scope: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["probability_from"] is None:
-            by_scope.setdefault(row["scope"], {"scope": row["scope"]})[row["measure"]] = row["value"]
-    measures = sorted({name for told in by_scope.values() for name in told} - {"scope"})
-    scopes = [{"scope": scope, **{name: told.get(name) for name in measures}} for scope, told in by_scope.items()]
-    wrong = [row for row in rows if row["measure"] in ("wrong_share", "expected_wrong_share")]
-    shares = {
-        name: _mean([row for row in wrong if row["measure"] == name])
-        for name in ("wrong_share", "expected_wrong_share")
-    }
-    told: dict[str, Any] = {name: share for name, share in shares.items() if share is not None}
-    bins = [row for row in rows if row["probability_from"] is not None]
-    calibration = []
-    for start in sorted({row["probability_from"] for row in bins}):
-        inside = [row for row in bins if row["probability_from"] == start]
-        claimed, right = (
-            [row for row in inside if row["measure"] == name] for name in ("claimed_right_share", "right_share")
-        )
-        calibration.append((_mean(claimed) or 0.0, _mean(right) or 0.0, sum(row["num_cases"] for row in right)))
-    plot = plot_truth(
-        [(one["scope"], one["ctr_share_of_oracle_one_size"], one["ctr_share_of_oracle"]) for one in scopes], calibration
-    )
+            by_scope.setdefault(row["scope"], {})[row["measure"]] = row["value"]
+    measures = sorted({name for found in by_scope.values() for name in found})
+    table = [{"scope": scope, **{name: found.get(name) for name in measures}} for scope, found in by_scope.items()]
+    gains = [
+        (scope, found["ctr_share_of_oracle_one_size"], found["ctr_share_of_oracle"])
+        for scope, found in by_scope.items()
+    ]
+    calibration = [
+        (_mean(rows, "claimed_right_share", start), _mean(rows, "right_share", start), _num_cases(rows, start))
+        for start in sorted({row["probability_from"] for row in rows} - {None})
+    ]
+    has_pairs = any(row["measure"] == "wrong_share" for row in rows)
+    shares = {name: _mean(rows, name, None) for name in ("expected_wrong_share", "wrong_share")} if has_pairs else {}
+    plot = plot_truth(gains, calibration)
     return {
-        **told,
-        "scopes": as_table(scopes),
-        "against_the_truth": picture(plot, "groups and pairs against the truth"),
+        **shares,
+        "scopes": as_table(table),
+        "against_the_truth": picture(plot, "groups and pairs beside the truth"),
     }
 
 
-def _mean(rows: list[dict[str, Any]]) -> float | None:
-    """The mean over the cases behind the rows."""
-    num_cases = sum(row["num_cases"] for row in rows)
-    return sum(row["value"] * row["num_cases"] for row in rows) / num_cases if num_cases else None
+def _mean(rows: list[dict[str, Any]], measure: str, start: float | None) -> float:
+    """The mean of a measure over the cases behind it."""
+    chosen = [row for row in rows if row["measure"] == measure and row["probability_from"] == start]
+    return sum(row["value"] * row["num_cases"] for row in chosen) / sum(row["num_cases"] for row in chosen)
+
+
+def _num_cases(rows: list[dict[str, Any]], start: float) -> int:
+    return sum(row["num_cases"] for row in rows if row["measure"] == "right_share" and row["probability_from"] == start)

@@ -5,11 +5,14 @@ Plain Python and numpy over one group's sums; fitting preferences belongs in `pr
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from osmf_pipelines.spark.preference_model import Array, CreativeDesign, Indices, sum_by_product
 from osmf_pipelines.spark.preference_rules import parse_cell
 
+OTHER_VALUES = "other values"
 _NUM_EXEMPLARS = 3
 _PRIOR_CLICKS = 10.0  # a creative's rate against its product's varies by about 30%: Gamma of shape 10
 _MIN_MOSTLY_SHARE = 0.6
@@ -26,19 +29,34 @@ _HIGH_FORMS = {
 }
 
 
-def attribute_shares(cells: list[str], cell_users: Indices) -> dict[str, float]:
+def attribute_shares(
+    cells: list[str], cell_users: Indices, known: Collection[str] | None = None, *, max_values: int = 32
+) -> dict[str, float]:
     """Returns the share of users with each `attribute=value` of these cells; without users all shares are 0.
+
+    The values of an attribute that are not told apart are summed as `attribute=other values`.
 
     Args:
         cells: texts of the cells.
         cell_users: distinct users of each; they add up over cells.
+        known: the shares to tell, all other values not being told apart; None for the `max_values` that most users
+            have.
+        max_values: of an attribute.
     """
-    totals: dict[str, int] = {}
+    totals: dict[str, dict[str, int]] = {}
     for cell, num_users in zip(cells, cell_users.tolist(), strict=True):
         for name, value in parse_cell(cell).items():
-            totals[f"{name}={value}"] = totals.get(f"{name}={value}", 0) + num_users
+            of_name = totals.setdefault(name, {})
+            of_name[value] = of_name.get(value, 0) + num_users
     num_users = max(int(cell_users.sum()), 1)
-    return {condition: totals[condition] / num_users for condition in sorted(totals)}
+    shares: dict[str, float] = {}
+    for name, of_name in totals.items():
+        kept = set(sorted(of_name, key=lambda value: (-of_name[value], value))[:max_values])
+        for value, total in of_name.items():
+            is_told = value in kept if known is None else f"{name}={value}" in known
+            condition = f"{name}={value if is_told else OTHER_VALUES}"
+            shares[condition] = shares.get(condition, 0.0) + total / num_users
+    return dict(sorted(shares.items()))
 
 
 def pick_exemplars(

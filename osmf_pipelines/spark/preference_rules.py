@@ -83,7 +83,8 @@ def write_rule(attributes: CellAttributes, boxes: list[Box]) -> str:
     """Returns the rule of a union of boxes as canonical text, such as `age in {18-24, 25-34} & city in {north}`.
 
     Boxes that differ in one attribute only are joined first, conditions are sorted by attribute and values by text,
-    boxes are joined by `or`; a union without conditions is `UNDIVIDED_RULE`.
+    boxes are joined by `or`; a union without conditions is `UNDIVIDED_RULE`. Values that share the last bin are not
+    listed: a box that allows them says which values it does not, `city not in {north}`.
     """
     texts = sorted(_write_box(attributes, box) for box in _join_boxes(boxes))
     return " or ".join(texts) if all(texts) else UNDIVIDED_RULE
@@ -118,6 +119,8 @@ def _write_box(attributes: CellAttributes, box: Box) -> str:
     conditions = []
     for name, bins, allowed in zip(attributes.names, attributes.bins, box, strict=True):
         if len(allowed) < len(bins):
-            values = sorted(value for code in allowed for value in bins[code])
-            conditions.append(f"{name} in {{{', '.join(values)}}}")
+            is_open = len(bins[-1]) > 1 and len(bins) - 1 in allowed
+            listed = set(range(len(bins))) - allowed if is_open else allowed
+            values = sorted(value for code in listed for value in bins[code])
+            conditions.append(f"{name} {'not in' if is_open else 'in'} {{{', '.join(values)}}}")
     return " & ".join(conditions)

@@ -184,7 +184,7 @@ def _tell_groups(scope: _Scope, grouping: Grouping) -> list[tuple[object, ...]]:
     rows = []
     for index, (rule, cells) in enumerate(zip((ROOT_RULE, *grouping.rules), members, strict=True)):
         texts = [counts.cells[cell] for cell in cells]
-        shares = dict.fromkeys(scope_shares, 0.0) | attribute_shares(texts, counts.cell_users[cells])
+        shares = dict.fromkeys(scope_shares, 0.0) | attribute_shares(texts, counts.cell_users[cells], scope_shares)
         preference_z = fit.preference[index] / standard_errors[index]
         rows.append(
             (

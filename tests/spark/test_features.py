@@ -10,6 +10,16 @@ def test_shares_are_of_users():
     assert attribute_shares(cells, np.array([1, 2, 1])) == {"age=old": 0.25, "age=young": 0.5, "city=north": 0.75}
 
 
+def test_rare_values_are_told_together():
+    cells = ["city=a", "city=b", "city=c", "city=d"]
+    users = np.array([5, 1, 3, 1])
+
+    shares = attribute_shares(cells, users, max_values=2)
+
+    assert shares == {"city=a": 0.5, "city=c": 0.3, "city=other values": 0.2}
+    assert attribute_shares(cells[:2], users[:2], shares) == {"city=a": 5 / 6, "city=other values": 1 / 6}
+
+
 def test_exemplars_are_relative_to_their_product_and_never_both():
     design = design_creatives(np.array([0, 0, 0, 1, 1]), np.zeros((5, 1)))
     ids = ["a", "b", "c", "d", "e"]

@@ -32,6 +32,14 @@ def test_the_rule_joins_boxes_and_does_not_depend_on_their_order():
     assert rules.pop() == "age in {old} & city in {east, north} or age in {young} & city in {north}"
 
 
+def test_values_that_share_a_bin_are_not_listed():
+    attributes = bin_cells(["city=a", "city=b", "city=c", "city=d"], np.array([9.0, 5.0, 1.0, 1.0]), max_values=3)
+    a, rare = frozenset({0}), frozenset({1, 2})
+
+    assert write_rule(attributes, [(a,)]) == "city in {a}"
+    assert write_rule(attributes, [(rare,)]) == "city not in {a}"
+
+
 def test_all_boxes_together_are_everyone():
     attributes = bin_cells(CELLS, np.ones(6), max_values=32)
     left, right = (frozenset({0}), frozenset({0, 1, 2})), (frozenset({1}), frozenset({0, 1, 2}))

@@ -57,16 +57,17 @@ def demo() -> RunConfig:
         recipe="demo",
         pretraining=PretrainingConfig(
             training=TrainingConfig(
-                num_steps=1200, batch_size=8, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=400
+                num_steps=900, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=300
             ),
-            time_floor=0.2,
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
-                num_steps=200, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=100
+                num_steps=130, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=65
             ),
-            beta=800.0,
-            anchor_weight=40.0,
+            beta=100.0,
+            anchor_weight=50.0,
+            error_space="velocity",
+            time_power=1.0,
         ),
     )
 

@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_NUM_MOMENT_STEPS = 10
+_NUM_MOMENT_STEPS = 16
 _NUM_NEWTON_STEPS = 6
 _NUM_TREND_STEPS = 3
 _NUM_GROUP_STEPS = 6
 _FIRST_VARIANCE = 0.05
 _PRIOR_IMPRESSIONS = 30.0  # as many as bring about one click
 _TREND_PRECISION = 1.0  # a slope is within about 1
+_VARIANCE_PRECISION = 100.0  # variance and its slope are within about 0.1 of 0.05 and 0
+_MAX_VARIANCE = 1.0
 _MAX_STEP = 1.0
 
 
@@ -167,13 +169,14 @@ def _fit_trends(arms: _Arms, shown_more: Array, is_fitted: NDArray[np.bool_]) ->
     for _ in range(_NUM_TREND_STEPS):
         slopes = mean_trend(clicks, predicted, variance * factor + own, trend, slopes)
         coefficients = variance_trend(clicks, predicted * np.exp(slopes @ trend), own, factor, trend)
-        variance = np.maximum(coefficients @ trend, 0.0)
+        variance = np.clip(coefficients @ trend, 0.0, _MAX_VARIANCE)
     within = np.clip(shown_more, trend[1].min(initial=0.0), trend[1].max(initial=0.0))
-    return np.exp(slopes[0] + slopes[1] * within), np.maximum(coefficients[0] + coefficients[1] * within, 0.0)
+    variance = np.clip(coefficients[0] + coefficients[1] * within, 0.0, _MAX_VARIANCE)
+    return np.exp(slopes[0] + slopes[1] * within), variance
 
 
 def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array, slopes: Array) -> Array:
-    """Returns b such that E[clicks] = predicted * exp(b @ trend), by quasi-likelihood, (2,).
+    """Returns b such that E[clicks] = predicted * exp(b @ trend), by negative binomial likelihood and a weak prior, (2,).
 
     Args:
         clicks: observed counts, (N,).
@@ -186,7 +189,7 @@ def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array,
     for _ in range(_NUM_NEWTON_STEPS):
         expected = predicted * np.exp(slopes @ trend)
         weights = 1 / (1 + expected * squared_cv)
-        information = (trend * (weights * expected)) @ trend.T + prior
+        information = (trend * (weights**2 * expected * (1 + clicks * squared_cv))) @ trend.T + prior
         step = np.linalg.solve(information, trend @ (weights * (clicks - expected)) - prior @ slopes)
         slopes = slopes + np.clip(step, -_MAX_STEP, _MAX_STEP)
     return slopes
@@ -195,7 +198,8 @@ def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array,
 def variance_trend(clicks: Array, expected: Array, own_variance: Array, factor: Array, trend: Array) -> Array:
     """Returns c such that E[(clicks - expected)^2] = expected + expected^2 (factor * c @ trend + own_variance), (2,).
 
-    Weighted moments, the weights being the inverse variance of each square, taken again at each new c.
+    Weighted moments, the weights being the inverse variance of each square, taken again at each new c, and a weak prior
+    that speaks where the counts hardly do.
 
     Args:
         clicks: observed counts, (N,).
@@ -204,14 +208,17 @@ def variance_trend(clicks: Array, expected: Array, own_variance: Array, factor: 
         factor: how often the variance enters, (N,).
         trend: ones, and what the variance goes with, (2, N).
     """
-    coefficients = np.array([_FIRST_VARIANCE, 0.0])
+    first = np.array([_FIRST_VARIANCE, 0.0])
+    prior, coefficients = _VARIANCE_PRECISION * np.eye(2), first
     surplus = (clicks - expected) ** 2 - expected - expected**2 * own_variance
     slope = expected**2 * factor
     for _ in range(_NUM_MOMENT_STEPS):
-        spread = expected + slope * np.maximum(coefficients @ trend, 0.0) + expected**2 * own_variance
+        variance = np.clip(coefficients @ trend, 0.0, _MAX_VARIANCE)
+        spread = expected + slope * variance + expected**2 * own_variance
         weights = _ratio(np.ones_like(spread), spread**2)
-        normal = (trend * (weights * slope**2)) @ trend.T
-        coefficients = np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ (trend @ (weights * slope * surplus))
+        normal = (trend * (weights * slope**2)) @ trend.T + prior
+        solved = np.linalg.solve(normal, trend @ (weights * slope * surplus) + prior @ first)
+        coefficients = (coefficients + solved) / 2  # whole steps can swing between two lines
     return coefficients
 
 

@@ -29,8 +29,8 @@ _NUM_TREND_STEPS = 3
 _NUM_GROUP_STEPS = 6
 _FIRST_VARIANCE = 0.05
 _PRIOR_IMPRESSIONS = 30.0  # as many as bring about one click
-_TREND_PRECISION = 1.0  # a slope is within about 1
-_VARIANCE_PRECISION = 100.0  # variance and its slope are within about 0.1 of 0.05 and 0
+_TREND_PRECISION = 100.0  # a slope is within about 0.1 of 0
+_VARIANCE_PRECISION = 400.0  # variance and its slope are within about 0.05 of 0.05 and 0
 _MAX_VARIANCE = 1.0
 _MAX_STEP = 1.0
 
@@ -92,9 +92,10 @@ def group_posterior(scope: ScopeRates) -> GammaRates:
     for _ in range(_NUM_GROUP_STEPS):
         others = _others_prior(scope, group_variance)
         arms = _Arms(scope.impressions, scope.clicks, others.mean, others.squared_cv, np.ones_like(others.mean))
-        factor, variance = _fit_trends(arms, shown_more, scope.is_fitted)
-        group_variance = float(variance.mean())
-    return _Prior(others.mean * factor, variance + others.squared_cv).update(scope.impressions, scope.clicks)
+        trends = _fit_trends(arms, shown_more, scope.is_fitted)
+        group_variance = float(trends.variance.mean())
+    prior = _Prior(others.mean * trends.factor, trends.variance + trends.error + others.squared_cv)
+    return prior.update(scope.impressions, scope.clicks)
 
 
 def _others_prior(scope: ScopeRates, group_variance: float) -> _Prior:
@@ -123,18 +124,18 @@ def _product_prior(scope: ScopeRates, impressions: Array, clicks: Array, group_v
     """
     mean, own_variance, factor = _product_rate(scope, impressions, clicks)
     squares = _pool(scope.impressions**2) - (scope.impressions**2 if len(impressions) > 1 else 0.0)
-    between_groups = group_variance * np.minimum(_ratio(np.maximum(squares, 0.0), impressions**2), 1.0)
+    between_groups = group_variance * _ratio(np.maximum(squares, 0.0), impressions**2)
     arms = _Arms(impressions, clicks, mean, own_variance + between_groups, factor)
     others = _sum_product(scope, impressions) - impressions
     num_others = _sum_product(scope, np.ones_like(impressions)) - 1
     shown_more = _log_ratio(impressions, others / np.maximum(num_others, 1))
-    trend, variance = _fit_trends(arms, shown_more, scope.is_fitted)
-    return _Prior(mean * trend, variance * factor + own_variance)
+    trends = _fit_trends(arms, shown_more, scope.is_fitted)
+    return _Prior(mean * trends.factor, trends.variance * factor + trends.error + own_variance)
 
 
 @dataclass(frozen=True)
 class _Arms:
-    """Counts and what is predicted of them, all (S, C) or, where fitted on, flat.
+    """Counts and what is predicted of them, all (S, C).
 
     Attributes:
         impressions: effective impressions.
@@ -151,32 +152,47 @@ class _Arms:
     factor: Array
 
 
-def _fit_trends(arms: _Arms, shown_more: Array, is_fitted: NDArray[np.bool_]) -> tuple[Array, Array]:
+@dataclass(frozen=True)
+class _Trends:
+    """How rates go with how much more an arm was shown, all (S, C).
+
+    Attributes:
+        factor: on the predicted mean.
+        variance: squared coefficient of variation around it.
+        error: squared coefficient of variation of the factor itself.
+    """
+
+    factor: Array
+    variance: Array
+    error: Array
+
+
+def _fit_trends(arms: _Arms, shown_more: Array, is_fitted: NDArray[np.bool_]) -> _Trends:
     """How the mean and the variance of rates around their prediction go with how much more an arm was shown.
 
     Args:
         arms: to predict.
         shown_more: log of how much more, (S, C).
         is_fitted: creatives that are looked at, (C,).
-
-    Returns:
-        factor on the predicted mean; squared coefficient of variation around it; both (S, C).
     """
     chosen = np.broadcast_to(is_fitted, arms.clicks.shape)
     own, factor, clicks = arms.own_variance[chosen], arms.factor[chosen], arms.clicks[chosen]
     predicted, trend = (arms.impressions * arms.mean)[chosen], np.stack([np.ones(len(clicks)), shown_more[chosen]])
     variance, slopes = np.full(len(clicks), _FIRST_VARIANCE), np.zeros(2)
     for _ in range(_NUM_TREND_STEPS):
-        slopes = mean_trend(clicks, predicted, variance * factor + own, trend, slopes)
+        slopes, covariance = mean_trend(clicks, predicted, variance * factor + own, trend, slopes)
         coefficients = variance_trend(clicks, predicted * np.exp(slopes @ trend), own, factor, trend)
         variance = np.clip(coefficients @ trend, 0.0, _MAX_VARIANCE)
     within = np.clip(shown_more, trend[1].min(initial=0.0), trend[1].max(initial=0.0))
     variance = np.clip(coefficients[0] + coefficients[1] * within, 0.0, _MAX_VARIANCE)
-    return np.exp(slopes[0] + slopes[1] * within), variance
+    error = covariance[0, 0] + within * (2 * covariance[0, 1] + within * covariance[1, 1])
+    return _Trends(np.exp(slopes[0] + slopes[1] * within), variance, error)
 
 
-def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array, slopes: Array) -> Array:
-    """Returns b such that E[clicks] = predicted * exp(b @ trend), by negative binomial likelihood and a weak prior, (2,).
+def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array, slopes: Array) -> tuple[Array, Array]:
+    """Returns b such that E[clicks] = predicted * exp(b @ trend), (2,), and its covariance, (2, 2).
+
+    By negative binomial likelihood and a weak prior.
 
     Args:
         clicks: observed counts, (N,).
@@ -192,7 +208,7 @@ def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array,
         information = (trend * (weights**2 * expected * (1 + clicks * squared_cv))) @ trend.T + prior
         step = np.linalg.solve(information, trend @ (weights * (clicks - expected)) - prior @ slopes)
         slopes = slopes + np.clip(step, -_MAX_STEP, _MAX_STEP)
-    return slopes
+    return slopes, np.linalg.inv(information)
 
 
 def variance_trend(clicks: Array, expected: Array, own_variance: Array, factor: Array, trend: Array) -> Array:

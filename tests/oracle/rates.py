@@ -22,9 +22,9 @@ _NUM_GROUP_STEPS = 6
 _NUM_TREND_STEPS = 3
 _NUM_NEWTON_STEPS = 6
 _LARGEST_NEWTON_STEP = 1.0
-_TREND_PRECISION = 1.0
+_TREND_PRECISION = 100.0
 _PRIOR_IMPRESSIONS = 30
-_VARIANCE_PRECISION = 100.0
+_VARIANCE_PRECISION = 400.0
 _LARGEST_VARIANCE = 1.0
 
 
@@ -170,8 +170,11 @@ def _group_priors(counts: Counts) -> dict[tuple, Pair]:
     for _ in range(_NUM_GROUP_STEPS):
         told = _priors_from_others(counts, group_variance)
         trends = fit_trends(_arms_of_groups(counts, told), counts.fitted)
-        group_variance = sum(variance for _, variance in trends.values()) / len(trends)
-    return {key: (mean * trends[key][0], trends[key][1] + squared_cv) for key, (mean, squared_cv) in told.items()}
+        group_variance = sum(variance for _, variance, _ in trends.values()) / len(trends)
+    return {
+        key: (mean * trends[key][0], trends[key][1] + trends[key][2] + squared_cv)
+        for key, (mean, squared_cv) in told.items()
+    }
 
 
 def _arms_of_groups(counts: Counts, told: dict[tuple, Pair]) -> dict[tuple, Arm]:
@@ -228,14 +231,14 @@ def _product_priors(counts: Counts, pooled: dict[str | None, list[str]], group_v
         n, k = _pool(counts, groups)
         for creative, (mean, own_variance, factor) in _rate_of_the_rest(counts, n, k).items():
             squares = sum(counts.n[group, creative] ** 2 for group in groups)
-            not_averaged_out = group_variance * min(squares / n[creative] ** 2, 1.0) if n[creative] else 0.0
+            not_averaged_out = group_variance * squares / n[creative] ** 2 if n[creative] else 0.0
             x = _log_over_the_rest(counts, n, creative)
             key = (row, creative)
             arms[key] = Arm(n[creative], k[creative], mean, own_variance + not_averaged_out, factor, x)
             own_variances[key] = own_variance
     return {
-        key: (arms[key].mean * factor, variance * arms[key].factor + own_variances[key])
-        for key, (factor, variance) in fit_trends(arms, counts.fitted).items()
+        key: (arms[key].mean * factor, variance * arms[key].factor + error + own_variances[key])
+        for key, (factor, variance, error) in fit_trends(arms, counts.fitted).items()
     }
 
 
@@ -264,10 +267,10 @@ def _rest_of_product(counts: Counts, creative: str) -> list[str]:
     return [name for name in product_of if name != creative and product_of[name] == product_of[creative]]
 
 
-def fit_trends(arms: dict[tuple, Arm], fitted: set[str]) -> dict[tuple, Pair]:
-    """Returns what each (row, creative)'s mean is to be multiplied by, and the variance of its rate around that.
+def fit_trends(arms: dict[tuple, Arm], fitted: set[str]) -> dict[tuple, tuple[float, float, float]]:
+    """Returns the factor on each (row, creative)'s mean, the variance of its rate around that, and of the factor.
 
-    Both follow `x`: log mean and variance are lines, fitted in turn. Beyond the fitted arms (or 0, where what is shown
+    The first two follow `x`: log mean and variance are lines, fitted in turn. Beyond the fitted arms (or 0, where what is shown
     alike stands) the lines stay level.
 
     Args:
@@ -277,15 +280,21 @@ def fit_trends(arms: dict[tuple, Arm], fitted: set[str]) -> dict[tuple, Pair]:
     learnt_from = [arm for (_, creative), arm in arms.items() if creative in fitted]
     slopes, variance_line = (0.0, 0.0), (_FIRST_VARIANCE, 0.0)
     for _ in range(_NUM_TREND_STEPS):
-        slopes = _fit_mean_trend(learnt_from, variance_line, slopes)
+        slopes, information = _fit_mean_trend(learnt_from, variance_line, slopes)
         variance_line = _fit_variance_trend(learnt_from, slopes)
     lowest, highest = (pick([0.0, *(arm.x for arm in learnt_from)]) for pick in (min, max))
     at = {key: min(max(arm.x, lowest), highest) for key, arm in arms.items()}
-    return {key: (math.exp(_line(slopes, x)), _variance(variance_line, x)) for key, x in at.items()}
+    return {
+        key: (math.exp(_line(slopes, x)), _variance(variance_line, x), _line(_solve_symmetric(information, [1, x]), x))
+        for key, x in at.items()
+    }
 
 
-def _fit_mean_trend(arms: list[Arm], variance_line: Pair, slopes: Pair) -> Pair:
-    """The log mean's line by negative binomial likelihood with a Normal prior, from `slopes` on by Newton's method."""
+def _fit_mean_trend(arms: list[Arm], variance_line: Pair, slopes: Pair) -> tuple[Pair, list[float]]:
+    """The log mean's line by negative binomial likelihood with a Normal prior, from `slopes` on by Newton's method.
+
+    And the information of the last step.
+    """
     for _ in range(_NUM_NEWTON_STEPS):
         information = [_TREND_PRECISION, 0.0, _TREND_PRECISION]
         gradient = [-_TREND_PRECISION * slope for slope in slopes]
@@ -302,7 +311,7 @@ def _fit_mean_trend(arms: list[Arm], variance_line: Pair, slopes: Pair) -> Pair:
             slope + max(-_LARGEST_NEWTON_STEP, min(change, _LARGEST_NEWTON_STEP))
             for slope, change in zip(slopes, step, strict=True)
         )
-    return slopes
+    return slopes, information
 
 
 def _fit_variance_trend(arms: list[Arm], slopes: Pair) -> Pair:

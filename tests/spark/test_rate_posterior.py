@@ -138,14 +138,38 @@ def test_probabilities_are_not_too_sure_where_the_shop_shows_its_favourites(grou
         assert is_right[inside].mean() > claimed[inside].mean() - 0.015
 
 
+def test_few_clicks_do_not_make_a_trend():
+    """One product of 34 creatives and 100 clicks, shown regardless of their rates: hardly anything is sure."""
+    claimed, is_right = [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rates = 0.005 * _gamma(rng, 0.25, 34)
+        shown = rng.lognormal(0, 0.6, 34)
+        shown *= 100 / (shown * rates).sum()
+        scope = ScopeRates(
+            shown[None], rng.poisson(shown * rates)[None] * 1.0, np.array([0]), np.zeros(34, int), np.ones(34, bool)
+        )
+        posterior = group_posterior(scope)
+        a, b = np.triu_indices(34, 1)
+        shape, rate = posterior.shape[0], posterior.rate[0]
+        p = better_probability(shape[a], rate[a], shape[b], rate[b])
+        claimed.append(np.maximum(p, 1 - p))
+        is_right.append((rates[a] > rates[b]) == (p >= 0.5))
+    claimed, is_right = np.concatenate(claimed), np.concatenate(is_right)
+    assert (claimed >= 0.9).mean() < 0.02
+    assert is_right.mean() > claimed.mean() - 0.02
+
+
 def test_a_trend_of_the_mean_is_recovered():
     rng = np.random.default_rng(5)
     predicted, goes_with = rng.uniform(5, 50, 20_000), rng.normal(0, 1, 20_000)
     trend = np.stack([np.ones(20_000), goes_with])
     rates = predicted * np.exp(-0.1 + 0.2 * goes_with)
     clicks = rng.poisson(rates * rng.gamma(1 / 0.09, 0.09, 20_000))
-    found = mean_trend(clicks, predicted, np.full(20_000, 0.09), trend, np.zeros(2))
-    np.testing.assert_allclose(found, [-0.1, 0.2], atol=0.01)
+    found, covariance = mean_trend(clicks, predicted, np.full(20_000, 0.09), trend, np.zeros(2))
+    error = (found - [-0.1, 0.2]) / np.sqrt(np.diagonal(covariance))
+    np.testing.assert_array_less(np.abs(error), 3)
+    np.testing.assert_array_less(np.sqrt(np.diagonal(covariance)), 0.005)
 
 
 def test_a_trend_of_the_variance_is_recovered():

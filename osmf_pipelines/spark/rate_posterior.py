@@ -208,7 +208,7 @@ def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array,
         information = (trend * (weights**2 * expected * (1 + clicks * squared_cv))) @ trend.T + prior
         step = np.linalg.solve(information, trend @ (weights * (clicks - expected)) - prior @ slopes)
         slopes = slopes + np.clip(step, -_MAX_STEP, _MAX_STEP)
-    return slopes, np.linalg.inv(information)
+    return slopes, np.linalg.inv(information).astype(np.float64)
 
 
 def variance_trend(clicks: Array, expected: Array, own_variance: Array, factor: Array, trend: Array) -> Array:

@@ -268,9 +268,10 @@ def _rest_of_product(counts: Counts, creative: str) -> list[str]:
 
 
 def fit_trends(arms: dict[tuple, Arm], fitted: set[str]) -> dict[tuple, tuple[float, float, float]]:
-    """Returns the factor on each (row, creative)'s mean, the variance of its rate around that, and of the factor.
+    """Returns what each (row, creative)'s mean is to be multiplied by, the variance of its rate around that, and the
+    squared error of the factor.
 
-    The first two follow `x`: log mean and variance are lines, fitted in turn. Beyond the fitted arms (or 0, where what is shown
+    All follow `x`: log mean and variance are lines, fitted in turn. Beyond the fitted arms (or 0, where what is shown
     alike stands) the lines stay level.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -87,6 +88,7 @@ def open_bandit_settings(settings: Settings) -> Settings:
         update={
             "home": settings.home / "open_bandit",
             "lake": "",
+            "truth_path": Path(),
             "source": "open_bandit",
             "first_date": date(2019, 11, 24),
             "end_date": date(2019, 12, 1),

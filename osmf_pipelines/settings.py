@@ -36,7 +36,8 @@ class Settings(BaseSettings):
         description="folder that holds mapping.toml (`files`: the drop folder); default HOME/market/drop",
     )
     truth_path: Path = Field(
-        default=Path(), description="a simulated market's truth, for evaluation only; default HOME/market/truth"
+        default=Path(),
+        description="a simulated market's truth, for evaluation only; default: `truth` beside the drop folder",
     )
     first_date: date = Field(default=date(2026, 1, 1), description="first day of logs")
     end_date: date | None = Field(default=None, description="the day after the last day of logs; none: logs go on")
@@ -132,4 +133,4 @@ class Settings(BaseSettings):
     @property
     def truth_folder(self) -> Path:
         """The simulated market's truth."""
-        return self.home / "market" / "truth" if self.truth_path == Path() else self.truth_path
+        return self.drop_folder.parent / "truth" if self.truth_path == Path() else self.truth_path

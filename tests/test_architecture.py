@@ -109,11 +109,12 @@ def test_only_evaluation_is_given_the_truth() -> None:
     users = [
         path.relative_to(ROOT).as_posix()
         for path in sorted((ROOT / "osmf_pipelines").rglob("*.py"))
-        if "truth_folder" in path.read_text() or "--truth" in path.read_text()
+        if any(name in path.read_text() for name in ("truth_folder", "truth_path", "--truth"))
     ]
     assert users == [
         "osmf_pipelines/assets/models.py",
         "osmf_pipelines/assets/truth.py",
+        "osmf_pipelines/definitions.py",
         "osmf_pipelines/settings.py",
     ]
     text = (ROOT / "osmf_pipelines/assets/models.py").read_text()

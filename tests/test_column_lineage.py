@@ -35,10 +35,17 @@ WITHOUT_ORIGIN = {
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Table to the tables that its asset depends on, where the truth is known."""
-    assets = build_defs(Settings(truth_path=tmp_path_factory.mktemp("truth"))).resolve_asset_graph()
+    truth = tmp_path_factory.mktemp("truth")
+    (truth / "market.json").touch()
+    assets = build_defs(Settings(truth_path=truth)).resolve_asset_graph()
     return {
         key.path[-1]: {parent.path[-1] for parent in assets.get(key).parent_keys} for key in assets.get_all_asset_keys()
     }
+
+
+def test_nothing_is_computed_from_what_knows_the_truth(graph: dict[str, set[str]]) -> None:
+    assert "truth_report" in graph
+    assert not any("truth_report" in parents for parents in graph.values())
 
 
 def test_the_lineage_begins_with_what_a_source_delivers() -> None:

@@ -6,6 +6,7 @@ the log-likelihood that held-out users gain, the expected share of wrong pairs.
 
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,14 +19,29 @@ from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.settings import Settings
 
+_MARKET_FILE = "market.json"
+
 
 def build_truth_assets(partitions: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
-    """Returns the asset `truth_report` where there is a truth."""
-    if settings.source != "files" or not settings.truth_folder.is_dir():
+    """Returns the asset `truth_report` where there is a truth.
+
+    Raises:
+        ValueError: when the folder that the settings name holds none.
+    """
+    if not _has_truth(settings):
         return []
     window = window_mapping(settings)
     deps = [*(dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users"))]
     return [as_of_asset("truth_report", ("truth_report",), [*deps, "user_groups", "group_ctr"], _report, partitions)]
+
+
+def _has_truth(settings: Settings) -> bool:
+    is_named, is_there = settings.truth_path != Path(), (settings.truth_folder / _MARKET_FILE).is_file()
+    if is_named and not is_there:
+        raise ValueError(
+            f"OSMF_TRUTH_PATH={settings.truth_path} holds no {_MARKET_FILE}: name a market's truth folder."
+        )
+    return is_there and (is_named or settings.source == "files")
 
 
 def _report(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:

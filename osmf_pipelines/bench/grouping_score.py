@@ -177,8 +177,8 @@ def adjusted_rand_index(one: NDArray[np.int64], other: NDArray[np.int64], weight
 def ctr_share_of_oracle(planted: PlantedScope, rated: pd.DataFrame, by_cell: pd.DataFrame) -> float:
     """Returns the true click rate of showing each user the creative that looks best in their group, against the best.
 
-    The best is what each user's own segment likes best, product by product; users and products weigh alike. Looking
-    best goes by the posterior mean rate.
+    The best is what each user's own segment likes best, product by product; users and products weigh alike, but that a
+    product counts only in groups that were shown it. Looking best goes by the posterior mean rate.
 
     Args:
         planted: the truth.
@@ -191,14 +191,14 @@ def ctr_share_of_oracle(planted: PlantedScope, rated: pd.DataFrame, by_cell: pd.
     users: dict[str, Array] = {}
     for cell, group, num_users in zip(by_cell.index, by_cell["group_id"], by_cell["num_users"], strict=True):
         users[group] = users.get(group, 0.0) + num_users * planted.segment_shares[cell]
-    picked = sum(
-        float(planted.rates[place[creative]] @ users[group])
-        for group, creative in zip(picks["group_id"], picks["creative_id"], strict=True)
-    )
-    num_products = planted.product_of.max() + 1
-    best = np.full((num_products, planted.rates.shape[1]), -np.inf)
+    best = np.full((planted.product_of.max() + 1, planted.rates.shape[1]), -np.inf)
     np.maximum.at(best, planted.product_of, planted.rates)
-    return picked / float((best @ sum(users.values())).sum())
+    picked = possible = 0.0
+    for group, creative in zip(picks["group_id"], picks["creative_id"], strict=True):
+        at = place[creative]
+        picked += float(planted.rates[at] @ users[group])
+        possible += float(best[planted.product_of[at]] @ users[group])
+    return picked / possible
 
 
 def _rated(counts: pd.DataFrame, group_of: dict[str, str]) -> pd.DataFrame:

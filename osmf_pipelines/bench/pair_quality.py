@@ -1,7 +1,7 @@
 """How right preference pairs are: simulated clicks, the pairs that a refresh would keep, and the truth beside each.
 
-Rates and probabilities come from the very functions of a refresh. What is made of the comparisons belongs in
-`pair_quality_report.py`, the counts in `market_counts.py`.
+Rates and probabilities come from the very functions of a refresh. Comparing belongs in
+`comparisons.py`, what is made of it in `pair_quality_report.py`, the counts in `market_counts.py`.
 
 Shapes: `C` creatives of a scope, `G` groups, `d` features.
 """
@@ -20,17 +20,16 @@ from pyspark.sql import SparkSession
 from osmf_models.simulator.events import open_shop
 from osmf_models.simulator.market import Market
 from osmf_models.simulator.serving import UNIFORM, Policy
+from osmf_pipelines.bench.comparisons import compare, covered_rates, true_rates, with_true_rates
 from osmf_pipelines.bench.grouping import CONDITIONS, MARKETS, START, Condition
 from osmf_pipelines.bench.grouping_score import PlantedScope
 from osmf_pipelines.bench.market_counts import MarketCounts, count_market
 from osmf_pipelines.spark.ctr import rate_scope
-from osmf_pipelines.spark.pairs import better_probability
 from osmf_pipelines.spark.place_effects import PlaceEffects
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.preference_model import design_creatives, fit_preference
 from osmf_pipelines.spark.scope_groups import form_scope_groups
 
-CAIG_MIN_IMPRESSIONS, CAIG_RATIO = 1_000, (1.05, 1.20)
 Array = NDArray[np.float64]
 
 
@@ -118,57 +117,6 @@ def judge_case(case: PairCase, settings: TreeSettings) -> CaseFrames:
     return CaseFrames(pd.concat(comparisons, ignore_index=True), pd.DataFrame(intervals), pd.DataFrame(bias))
 
 
-def compare(rated: pd.DataFrame) -> pd.DataFrame:
-    """Returns every two creatives of a product in a group, as a refresh compares them, beside the truth.
-
-    Args:
-        rated: rows of `group_ctr` without scope roots, with the true rate of each creative in its group.
-    """
-    keys = ["group_id", "product_id"]
-    columns = [*keys, "creative_id", "posterior_shape", "posterior_rate", "num_impressions", "num_clicks", "true_rate"]
-    both = rated[columns].merge(rated[columns], on=keys, suffixes=("", "_2"))
-    both = both[both["creative_id"] < both["creative_id_2"]].reset_index(drop=True)
-    gammas = [
-        both[name].to_numpy() for name in ("posterior_shape", "posterior_rate", "posterior_shape_2", "posterior_rate_2")
-    ]
-    first_better = better_probability(*gammas)
-    sign = np.where(first_better >= 0.5, 1.0, -1.0)
-    log_ratio = np.log(gammas[0] / gammas[1]) - np.log(gammas[2] / gammas[3])
-    true_log_ratio = np.log(both["true_rate"] / both["true_rate_2"]).to_numpy()
-    ratio = _click_ratio(both)
-    return pd.DataFrame(
-        {
-            "product": both["product_id"],
-            "probability": np.maximum(first_better, 1 - first_better),
-            "is_right": sign * true_log_ratio > 0,
-            "log_rate_ratio": sign * log_ratio,
-            "true_log_ratio": sign * true_log_ratio,
-            "is_caig_pair": _is_caig_pair(both, ratio),
-            "is_caig_right": (ratio > 1) == (true_log_ratio > 0),
-        }
-    )
-
-
-def is_kept(comparisons: pd.DataFrame, min_probability: float) -> pd.Series:
-    """Returns which comparisons become pairs, rows as of `compare`."""
-    return (comparisons["probability"] >= min_probability) & (comparisons["log_rate_ratio"] > 0)
-
-
-def _click_ratio(both: pd.DataFrame) -> Array:
-    """Raw click-through rate of the first over that of the second; NaN without clicks."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first, second = (both[f"num_clicks{n}"] / both[f"num_impressions{n}"] for n in ("", "_2"))
-        return (first / second).to_numpy()
-
-
-def _is_caig_pair(both: pd.DataFrame, ratio: Array) -> NDArray[np.bool_]:
-    """Whether CAIG's filter keeps the pair: both shown more than 1,000 times, click rates 1.05 to 1.20 apart."""
-    shown = np.minimum(both["num_impressions"], both["num_impressions_2"]).to_numpy()
-    with np.errstate(divide="ignore"):
-        apart = np.maximum(ratio, 1 / ratio)
-    return (shown > CAIG_MIN_IMPRESSIONS) & (apart >= CAIG_RATIO[0]) & (apart <= CAIG_RATIO[1])
-
-
 def _rated(planted: PlantedScope, rows: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """Rows of `group_ctr` of the groups, with the true rate: the mean over a group's cells, weighted by impressions."""
     group_of = _group_of_cell(groups)
@@ -179,38 +127,8 @@ def _rated(planted: PlantedScope, rows: pd.DataFrame, groups: pd.DataFrame) -> p
     return with_true_rates(planted, inside, rated[~rated["is_scope_root"]])
 
 
-def with_true_rates(planted: PlantedScope, cells: pd.DataFrame, rated: pd.DataFrame) -> pd.DataFrame:
-    """Returns rows of `group_ctr` of groups with the `true_rate` of each creative.
-
-    Args:
-        planted: the truth.
-        cells: cell, group_id and num_impressions, any number of rows a cell.
-        rated: of the groups of these cells.
-    """
-    rates = true_rates(planted, cells)
-    group, creative = (
-        pd.Index(names).get_indexer(rated[column])
-        for names, column in ((list(rates), "group_id"), (planted.creative_ids, "creative_id"))
-    )
-    return rated.assign(true_rate=np.stack(list(rates.values()))[group, creative])
-
-
-def true_rates(planted: PlantedScope, cells: pd.DataFrame) -> dict[str, Array]:
-    """Returns each group's true click rates at position 1, the impression-weighted mean over its cells, (C,) each."""
-    weights: dict[str, Array] = {}
-    for (group, cell), shown in cells.groupby(["group_id", "cell"])["num_impressions"].sum().items():
-        weights[group] = weights.get(group, 0.0) + shown * planted.segment_shares[str(cell)]
-    return {group: planted.rates @ weight / weight.sum() for group, weight in weights.items()}
-
-
 def _group_of_cell(groups: pd.DataFrame) -> dict[str, str]:
     return {cell: group for group, cells in zip(groups["group_id"], groups["cells"], strict=True) for cell in cells}
-
-
-def covered_rates(rated: pd.DataFrame) -> tuple[int, int]:
-    """Returns how many rates there are, and how many lie within their 95% interval."""
-    is_in = (rated["ctr_rate_low"] <= rated["true_rate"]) & (rated["true_rate"] <= rated["ctr_rate_high"])
-    return len(rated), int(is_in.sum())
 
 
 def _preferences_covered(

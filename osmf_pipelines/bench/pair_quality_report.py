@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from osmf_pipelines.bench.pair_quality import is_kept
+from osmf_pipelines.bench.comparisons import PROBABILITY_BINS, bin_of, is_kept
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 FORMAT = "osmf-bench-pair-quality/1"
-EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 _NUM_BOOTSTRAPS = 400
 _MIN_BIAS = 0.1
 _OF = ["market", "condition"]
@@ -59,13 +58,12 @@ def summarise(
 def calibrate(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns claimed and true share of right pairs by bin of probability, with an interval by products."""
     found = []
-    bins = np.clip(np.digitize(comparisons.probability, EDGES) - 1, 0, len(EDGES) - 2)
-    for place, part in comparisons.groupby(bins):
+    for place, part in comparisons.groupby(bin_of(comparisons)):
         gap = part.assign(gap=part.is_right - part.probability)
         low, high = bootstrap_mean(gap, "gap")
         row = {
-            "probability_from": EDGES[place],
-            "probability_to": EDGES[place + 1],
+            "probability_from": PROBABILITY_BINS[place],
+            "probability_to": PROBABILITY_BINS[place + 1],
             "num_pairs": len(part),
             "claimed": float(part.probability.mean()),
             "right": float(part.is_right.mean()),

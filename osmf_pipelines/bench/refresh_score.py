@@ -15,9 +15,15 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from osmf_models.simulator.market import Market, load_market
+from osmf_pipelines.bench.comparisons import (
+    PROBABILITY_BINS,
+    bin_of,
+    compare,
+    covered_rates,
+    is_kept,
+    with_true_rates,
+)
 from osmf_pipelines.bench.grouping_score import PlantedScope, compare_with_segments, ctr_share_of_oracle
-from osmf_pipelines.bench.pair_quality import compare, covered_rates, is_kept, with_true_rates
-from osmf_pipelines.bench.pair_quality_report import EDGES
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.stats import count_cell_users
 from osmf_pipelines.tables import TABLES
@@ -51,7 +57,7 @@ def score_refresh(
         min_probability: pairs are kept from here on.
 
     Raises:
-        ValueError: when there is no market in `truth`, or the logs name a cell that is not in it.
+        ValueError: when there is no market in `truth`, or the logs name a scope, cell or creative that is not in it.
     """
     market = load_market(truth)
     by_day = creative_stats_window.groupBy("event_date").agg(F.sum("num_impressions").alias("shown")).collect()
@@ -114,7 +120,6 @@ def score_scope(
     if len(kept):
         yield scope, "expected_wrong_share", None, float((1 - kept["probability"]).mean()), len(kept)
         yield scope, "wrong_share", None, float((~kept["is_right"]).mean()), len(kept)
-    bins = np.clip(np.digitize(compared["probability"], EDGES) - 1, 0, len(EDGES) - 2)
-    for place, part in compared.groupby(bins):
-        yield scope, "claimed_right_share", EDGES[place], float(part["probability"].mean()), len(part)
-        yield scope, "right_share", EDGES[place], float(part["is_right"].mean()), len(part)
+    for place, part in compared.groupby(bin_of(compared)):
+        yield scope, "claimed_right_share", PROBABILITY_BINS[place], float(part["probability"].mean()), len(part)
+        yield scope, "right_share", PROBABILITY_BINS[place], float(part["is_right"].mean()), len(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from pyspark.sql import functions as F
 
 from osmf_models.records import EXPORT_TABLES, ExportManifest
@@ -64,6 +65,8 @@ def test_logs_whose_truth_is_not_known_are_not_judged(market_settings: Settings)
     names = {key.path[-1] for key in build_defs(market_settings).resolve_asset_graph().get_all_asset_keys()}
     assert "preference_pairs" in names
     assert "truth_report" not in names
+    with pytest.raises(ValueError, match=r"holds no market\.json"):
+        build_defs(market_settings.model_copy(update={"truth_path": market_settings.home / "nowhere"}))
 
 
 def _check_nobody_is_named(folder: Path, lake: Lake) -> None:

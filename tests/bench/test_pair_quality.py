@@ -13,15 +13,9 @@ from rich.console import Console
 from scipy.stats import gamma
 
 from osmf_models.simulator.segments import Taste
+from osmf_pipelines.bench.comparisons import compare, true_rates
 from osmf_pipelines.bench.grouping_score import PlantedScope
-from osmf_pipelines.bench.pair_quality import (
-    PAIR_CONDITIONS,
-    CaseFrames,
-    PairCase,
-    compare,
-    judge_case,
-    true_rates,
-)
+from osmf_pipelines.bench.pair_quality import PAIR_CONDITIONS, CaseFrames, PairCase, judge_case
 from osmf_pipelines.bench.pair_quality_report import (
     bootstrap_mean,
     calibrate,

@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 
 from osmf_models.simulator.easy import easy_market
-from osmf_models.simulator.market import Market
+from osmf_models.simulator.market import Market, creatives_of
+from osmf_models.simulator.pictures import creative_pixels
+from osmf_models.simulator.realistic import realistic_market
+from osmf_models.simulator.truth import true_ctr
 from osmf_pipelines.bench.grouping_score import PlantedScope
 from osmf_pipelines.bench.market_counts import cell_texts, product_ids
 from osmf_pipelines.bench.refresh_score import score_scope
@@ -22,6 +25,24 @@ CLICKS = 10_000.0
 @pytest.fixture(scope="module")
 def market() -> Market:
     return easy_market(1, num_products_per_scope=2, num_creatives_per_product=3)
+
+
+def test_the_truth_of_logs_is_the_mean_over_their_days_by_impressions() -> None:
+    market = realistic_market(1, num_products_per_scope=2, num_creatives_per_product=2)
+    planted = PlantedScope.of_scope(market, "lamp", [], DAYS)
+    products = [one for one in market.products if one.scope == "lamp"]
+    expected = []
+    for product in products:
+        images = creative_pixels(market, product.product_id) / 255.0
+        by_segment = []
+        for segment in market.scope("lamp").segments:
+            of_day = [true_ctr(market, "lamp", segment.name, product.product_id, images, day=day) for day in DAYS]
+            by_segment.append(0.25 * of_day[0] + 0.75 * of_day[1])
+        expected.append(np.stack(by_segment, axis=1))
+    np.testing.assert_allclose(planted.rates, np.concatenate(expected))
+    assert planted.creative_ids.tolist() == [
+        one.creative_id for product in products for one in creatives_of(market, product.product_id)
+    ]
 
 
 def tables_of(market: Market, scope: str, group_of_segment: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -80,6 +101,20 @@ def test_an_agreeing_scope_has_no_index_and_one_size_fits_all(market: Market) ->
     found = told(market, *tables_of(market, "mug", [0]))
     assert ("adjusted_rand_index", None) not in found
     assert found["ctr_share_of_oracle_one_size", None] == pytest.approx(1.0)
+
+
+def test_a_product_that_a_group_never_saw_does_not_count_against_it(market: Market) -> None:
+    cells, rates = tables_of(market, "bag", [0, 1, 2])
+    product = rates["product_id"].iloc[0]
+    unseen = rates[(rates["group_id"] != "g1") | (rates["product_id"] != product)]
+    assert told(market, cells, unseen)["ctr_share_of_oracle", None] == pytest.approx(1.0)
+
+
+def test_a_creative_that_is_not_in_the_truth_is_named(market: Market) -> None:
+    cells, rates = tables_of(market, "bag", [0, 1, 2])
+    strange = rates.assign(creative_id=["own-1", *rates["creative_id"].iloc[1:]])
+    with pytest.raises(ValueError, match="creative_id 'own-1' of bag is not in the truth"):
+        told(market, cells, strange)
 
 
 def test_rates_that_stand_upside_down_are_wrong_and_not_covered(market: Market) -> None:

@@ -67,11 +67,13 @@ class Condition:
         policy: which picture is shown, and where.
         activity: how active users are, by attribute.
         taste_scale: what every weight of a taste is multiplied by; other than 1 in `pair_quality` alone.
+        num_days: over which impressions are spread, in `pair_quality` alone.
     """
 
     policy: Policy
     activity: tuple[tuple[str, tuple[float, ...]], ...] = ()
     taste_scale: float = 1.0
+    num_days: int = 1
 
 
 CONDITIONS = {

@@ -1,7 +1,7 @@
 """How right preference pairs are: simulated clicks, the pairs that a refresh would keep, and the truth beside each.
 
-Rates and probabilities come from the very functions of a refresh. Comparing belongs in
-`comparisons.py`, what is made of it in `pair_quality_report.py`, the counts in `market_counts.py`.
+Rates and probabilities come from the very functions of a refresh. Comparing belongs in `comparisons.py`, what is made
+of it in `pair_quality_report.py`, the counts in `market_counts.py`.
 
 Shapes: `C` creatives of a scope, `G` groups, `d` features.
 """
@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 
 PAIR_CONDITIONS = {
     **CONDITIONS,
+    "learning": Condition(Policy("epsilon_greedy", 0.2), num_days=5),
     "biased positions": Condition(Policy(position_bias=0.8)),
     "subtle": Condition(UNIFORM, taste_scale=0.3),
 }
@@ -57,16 +58,16 @@ class PairCase:
     impressions_per_arm: int
 
     def count(self) -> MarketCounts:
-        """Returns the counts of one day."""
+        """Returns the counts of the condition's days."""
         condition = PAIR_CONDITIONS[self.condition]
         market = MARKETS[self.market].make(self.seed)
         population = replace(market.population, activity=condition.activity)
         market = replace(_with_scaled_tastes(market, condition.taste_scale), population=population)
         num_creatives = len(market.products) * market.num_creatives_per_product
         num_segments = np.mean([len(scope.segments) for scope in market.scopes])
-        per_day = round(self.impressions_per_arm * num_creatives * float(num_segments))
+        per_day = round(self.impressions_per_arm * num_creatives * float(num_segments) / condition.num_days)
         shop, encoder = open_shop(market, self.seed, START, per_day), MARKETS[self.market].encoder
-        return count_market(shop, condition.policy, 1, encoder)
+        return count_market(shop, condition.policy, condition.num_days, encoder)
 
 
 @dataclass(frozen=True)

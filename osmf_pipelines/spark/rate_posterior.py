@@ -4,12 +4,7 @@ Rate of creative c in group g ~ Gamma. Prior mean: what the *other* groups say o
 prior variance: that estimate's own, plus the between-group variance of the scope. What the other groups say of c rests
 in turn on the product's other creatives, with the between-creative variance. Comparing two rates belongs in `pairs`.
 
-A shop shows what is clicked, so how much more a creative was shown than others says something of its rate. At both
-levels the prior's mean and variance follow that, as far as this scope's clicks say so: a log-linear trend of the mean,
-a linear one of the variance. Without it the seldom shown seem to differ as much as the favourites do, and probabilities
-are too sure.
-
-Shapes: `G` groups, `C` creatives sorted by product, `S` rows of counts: groups, or the root alone.
+Shapes: `G` groups, `C` creatives sorted by product.
 
 Source: this project's own design (5.2); empirical Bayes for Gamma-Poisson counts, moments as in Robbins (1956).
 """
@@ -23,16 +18,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_NUM_MOMENT_STEPS = 16
-_NUM_NEWTON_STEPS = 6
-_NUM_TREND_STEPS = 3
+_NUM_MOMENT_STEPS = 10
 _NUM_GROUP_STEPS = 6
 _FIRST_VARIANCE = 0.05
-_PRIOR_IMPRESSIONS = 30.0  # as many as bring about one click
-_TREND_PRECISION = 100.0  # a slope is within about 0.1 of 0
-_VARIANCE_PRECISION = 400.0  # variance and its slope are within about 0.05 of 0.05 and 0
-_MAX_VARIANCE = 1.0
-_MAX_STEP = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,25 +65,24 @@ class _Prior:
 def root_posterior(scope: ScopeRates) -> GammaRates:
     """Returns the posterior rate of each creative for everyone, from the product-level prior alone, (1, C)."""
     impressions, clicks = _pool(scope.impressions), _pool(scope.clicks)
-    return _product_prior(scope, impressions, clicks, group_variance=0.0).update(impressions, clicks)
+    variance = _between_creative_variance(scope, group_variance=0.0)
+    return _product_prior(scope, impressions, clicks, variance).update(impressions, clicks)
 
 
 def group_posterior(scope: ScopeRates) -> GammaRates:
     """Returns the posterior rate of each creative in each group, (G, C); with one group that of the root."""
     if len(scope.clicks) == 1:
         return root_posterior(scope)
-    rest = np.maximum(_pool(scope.impressions) - scope.impressions, 0.0)
-    shown_more = _log_ratio(scope.impressions, _sum_product(scope, scope.impressions)) - _log_ratio(
-        rest, _sum_product(scope, rest)
-    )
     group_variance = _FIRST_VARIANCE
     for _ in range(_NUM_GROUP_STEPS):
         others = _others_prior(scope, group_variance)
-        arms = _Arms(scope.impressions, scope.clicks, others.mean, others.squared_cv, np.ones_like(others.mean))
-        trends = _fit_trends(arms, shown_more, scope.is_fitted)
-        group_variance = float(trends.variance.mean())
-    prior = _Prior(others.mean * trends.factor, trends.variance + trends.error + others.squared_cv)
-    return prior.update(scope.impressions, scope.clicks)
+        group_variance = excess_variance(
+            scope.clicks[:, scope.is_fitted],
+            (scope.impressions * others.mean)[:, scope.is_fitted],
+            others.squared_cv[:, scope.is_fitted],
+            np.ones(()),
+        )
+    return _Prior(others.mean, group_variance + others.squared_cv).update(scope.impressions, scope.clicks)
 
 
 def _others_prior(scope: ScopeRates, group_variance: float) -> _Prior:
@@ -107,7 +94,7 @@ def _others_prior(scope: ScopeRates, group_variance: float) -> _Prior:
     impressions, clicks, squares = (
         np.maximum(_pool(values) - values, 0.0) for values in (scope.impressions, scope.clicks, scope.impressions**2)
     )
-    prior = _product_prior(scope, impressions, clicks, group_variance)
+    prior = _product_prior(scope, impressions, clicks, _between_creative_variance(scope, group_variance))
     discount = 1 / (1 + group_variance * prior.mean * _ratio(squares, impressions))
     posterior = prior.update(discount * impressions, discount * clicks)
     mean = posterior.shape / posterior.rate
@@ -116,126 +103,45 @@ def _others_prior(scope: ScopeRates, group_variance: float) -> _Prior:
     return _Prior(mean * activity, 1 / posterior.shape)
 
 
-def _product_prior(scope: ScopeRates, impressions: Array, clicks: Array, group_variance: float) -> _Prior:
-    """What a creative's product says of it, (S, C).
+def excess_variance(clicks: Array, expected: Array, own_variance: Array, factor: Array) -> float:
+    """Returns s^2 >= 0 such that E[(clicks - expected)^2] = expected + expected^2 (s^2 * factor + own_variance).
 
-    What differs between groups, and does not average out over those that saw the creative, is no difference between
-    creatives.
-    """
-    mean, own_variance, factor = _product_rate(scope, impressions, clicks)
-    squares = _pool(scope.impressions**2) - (scope.impressions**2 if len(impressions) > 1 else 0.0)
-    between_groups = group_variance * _ratio(np.maximum(squares, 0.0), impressions**2)
-    arms = _Arms(impressions, clicks, mean, own_variance + between_groups, factor)
-    others = _sum_product(scope, impressions) - impressions
-    num_others = _sum_product(scope, np.ones_like(impressions)) - 1
-    shown_more = _log_ratio(impressions, others / np.maximum(num_others, 1))
-    trends = _fit_trends(arms, shown_more, scope.is_fitted)
-    return _Prior(mean * trends.factor, trends.variance * factor + trends.error + own_variance)
+    Weighted moments, the weights being the inverse variance of each square, taken again at each new s^2.
 
-
-@dataclass(frozen=True)
-class _Arms:
-    """Counts and what is predicted of them, all (S, C).
-
-    Attributes:
-        impressions: effective impressions.
-        clicks: observed.
-        mean: predicted click rate.
+    Args:
+        clicks: observed counts, any shape.
+        expected: predicted counts, the same shape.
         own_variance: squared coefficient of variation of the prediction itself.
-        factor: how often the variance between arms enters.
+        factor: how often s^2 enters.
     """
-
-    impressions: Array
-    clicks: Array
-    mean: Array
-    own_variance: Array
-    factor: Array
-
-
-@dataclass(frozen=True)
-class _Trends:
-    """How rates go with how much more an arm was shown, all (S, C).
-
-    Attributes:
-        factor: on the predicted mean.
-        variance: squared coefficient of variation around it.
-        error: squared coefficient of variation of the factor itself.
-    """
-
-    factor: Array
-    variance: Array
-    error: Array
-
-
-def _fit_trends(arms: _Arms, shown_more: Array, is_fitted: NDArray[np.bool_]) -> _Trends:
-    """How the mean and the variance of rates around their prediction go with how much more an arm was shown.
-
-    Args:
-        arms: to predict.
-        shown_more: log of how much more, (S, C).
-        is_fitted: creatives that are looked at, (C,).
-    """
-    chosen = np.broadcast_to(is_fitted, arms.clicks.shape)
-    own, factor, clicks = arms.own_variance[chosen], arms.factor[chosen], arms.clicks[chosen]
-    predicted, trend = (arms.impressions * arms.mean)[chosen], np.stack([np.ones(len(clicks)), shown_more[chosen]])
-    variance, slopes = np.full(len(clicks), _FIRST_VARIANCE), np.zeros(2)
-    for _ in range(_NUM_TREND_STEPS):
-        slopes, covariance = mean_trend(clicks, predicted, variance * factor + own, trend, slopes)
-        coefficients = variance_trend(clicks, predicted * np.exp(slopes @ trend), own, factor, trend)
-        variance = np.clip(coefficients @ trend, 0.0, _MAX_VARIANCE)
-    within = np.clip(shown_more, trend[1].min(initial=0.0), trend[1].max(initial=0.0))
-    variance = np.clip(coefficients[0] + coefficients[1] * within, 0.0, _MAX_VARIANCE)
-    error = covariance[0, 0] + within * (2 * covariance[0, 1] + within * covariance[1, 1])
-    return _Trends(np.exp(slopes[0] + slopes[1] * within), variance, error)
-
-
-def mean_trend(clicks: Array, predicted: Array, squared_cv: Array, trend: Array, slopes: Array) -> tuple[Array, Array]:
-    """Returns b such that E[clicks] = predicted * exp(b @ trend), (2,), and its covariance, (2, 2).
-
-    By negative binomial likelihood and a weak prior.
-
-    Args:
-        clicks: observed counts, (N,).
-        predicted: counts, (N,).
-        squared_cv: of the rates around their prediction, (N,).
-        trend: ones, and what the mean goes with, (2, N).
-        slopes: to start from, (2,).
-    """
-    prior = _TREND_PRECISION * np.eye(2)
-    for _ in range(_NUM_NEWTON_STEPS):
-        expected = predicted * np.exp(slopes @ trend)
-        weights = 1 / (1 + expected * squared_cv)
-        information = (trend * (weights**2 * expected * (1 + clicks * squared_cv))) @ trend.T + prior
-        step = np.linalg.solve(information, trend @ (weights * (clicks - expected)) - prior @ slopes)
-        slopes = slopes + np.clip(step, -_MAX_STEP, _MAX_STEP)
-    return slopes, np.linalg.inv(information).astype(np.float64)
-
-
-def variance_trend(clicks: Array, expected: Array, own_variance: Array, factor: Array, trend: Array) -> Array:
-    """Returns c such that E[(clicks - expected)^2] = expected + expected^2 (factor * c @ trend + own_variance), (2,).
-
-    Weighted moments, the weights being the inverse variance of each square, taken again at each new c, and a weak prior
-    that speaks where the counts hardly do.
-
-    Args:
-        clicks: observed counts, (N,).
-        expected: predicted counts, (N,).
-        own_variance: squared coefficient of variation of the prediction itself, (N,).
-        factor: how often the variance enters, (N,).
-        trend: ones, and what the variance goes with, (2, N).
-    """
-    first = np.array([_FIRST_VARIANCE, 0.0])
-    prior, coefficients = _VARIANCE_PRECISION * np.eye(2), first
+    variance = _FIRST_VARIANCE
     surplus = (clicks - expected) ** 2 - expected - expected**2 * own_variance
     slope = expected**2 * factor
     for _ in range(_NUM_MOMENT_STEPS):
-        variance = np.clip(coefficients @ trend, 0.0, _MAX_VARIANCE)
         spread = expected + slope * variance + expected**2 * own_variance
         weights = _ratio(np.ones_like(spread), spread**2)
-        normal = (trend * (weights * slope**2)) @ trend.T + prior
-        solved = np.linalg.solve(normal, trend @ (weights * slope * surplus) + prior @ first)
-        coefficients = (coefficients + solved) / 2  # whole steps can swing between two lines
-    return coefficients
+        norm = (weights * slope**2).sum()
+        variance = max(float((weights * slope * surplus).sum() / norm), 0.0) if norm > 0 else 0.0
+    return variance
+
+
+def _between_creative_variance(scope: ScopeRates, group_variance: float) -> float:
+    """How much rates of creatives of one product differ, as a squared coefficient of variation.
+
+    What differs between groups, and does not average out over those that saw the creative, is taken out.
+    """
+    impressions, clicks = _pool(scope.impressions), _pool(scope.clicks)
+    mean, own_variance, factor = _product_rate(scope, impressions, clicks)
+    own_variance = own_variance + group_variance * _ratio(_pool(scope.impressions**2), impressions**2)
+    fitted = scope.is_fitted
+    return excess_variance(
+        clicks[:, fitted], (impressions * mean)[:, fitted], own_variance[:, fitted], factor[:, fitted]
+    )
+
+
+def _product_prior(scope: ScopeRates, impressions: Array, clicks: Array, creative_variance: float) -> _Prior:
+    mean, own_variance, factor = _product_rate(scope, impressions, clicks)
+    return _Prior(mean, creative_variance * factor + own_variance)
 
 
 def _product_rate(scope: ScopeRates, impressions: Array, clicks: Array) -> tuple[Array, Array, Array]:
@@ -247,7 +153,8 @@ def _product_rate(scope: ScopeRates, impressions: Array, clicks: Array) -> tuple
     """
     base = (clicks.sum(axis=1, keepdims=True) + 0.5) / (impressions.sum(axis=1, keepdims=True) + 1)
     others_impressions, others_clicks, squares = (
-        np.maximum(_sum_product(scope, values) - values, 0.0) for values in (impressions, clicks, impressions**2)
+        np.maximum(np.add.reduceat(values, scope.product_starts, axis=1)[:, scope.product_of] - values, 0.0)
+        for values in (impressions, clicks, impressions**2)
     )
     mean = (others_clicks + 1) / (others_impressions + 1 / base)
     weights = _ratio(squares, others_impressions**2)
@@ -256,15 +163,6 @@ def _product_rate(scope: ScopeRates, impressions: Array, clicks: Array) -> tuple
 
 def _pool(values: Array) -> Array:
     return values.sum(axis=0, keepdims=True)
-
-
-def _sum_product(scope: ScopeRates, values: Array) -> Array:
-    """The sum over each creative's product, in the shape of `values`, (S, C)."""
-    return np.add.reduceat(values, scope.product_starts, axis=1)[:, scope.product_of]
-
-
-def _log_ratio(impressions: Array, others: Array) -> Array:
-    return np.log((impressions + _PRIOR_IMPRESSIONS) / (others + _PRIOR_IMPRESSIONS))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -1,9 +1,8 @@
 """Place and day effects, and the Gamma posterior of each creative's click rate in each group, by dictionaries.
 
 Written from the documented method (effects by alternating maximum likelihood with one pseudo-click; priors that use no
-click twice, with trends along how much a creative is shown; variances by moments), not from the pipeline's code.
-Letters: `n` effective impressions, `k` clicks of (group, creative). Pairs: a prior or posterior is told by its mean and
-squared coefficient of variation, or by shape and rate; a line by its constant and slope.
+click twice; variances by moments), not from the pipeline's code. Letters: `n` effective impressions, `k` clicks of
+(group, creative); a prior or posterior is told by its mean and squared coefficient of variation, or by shape and rate.
 """
 
 from __future__ import annotations
@@ -14,18 +13,10 @@ from dataclasses import dataclass
 
 from tests.oracle.exposures import round_half_up
 
-Pair = tuple[float, float]
 ROOT = None  # the pseudo-group of everyone in a scope
 _FIRST_VARIANCE = 0.05
-_NUM_MOMENT_STEPS = 16
+_NUM_MOMENT_STEPS = 10
 _NUM_GROUP_STEPS = 6
-_NUM_TREND_STEPS = 3
-_NUM_NEWTON_STEPS = 6
-_LARGEST_NEWTON_STEP = 1.0
-_TREND_PRECISION = 100.0
-_PRIOR_IMPRESSIONS = 30
-_VARIANCE_PRECISION = 400.0
-_LARGEST_VARIANCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,31 +36,6 @@ class Counts:
     groups: list[str]
     product_of: dict[str, str]
     fitted: set[str]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A creative in a row of counts (a group, or everyone), and what is known of its rate without its own clicks.
-
-    Attributes:
-        n: effective impressions.
-        k: clicks.
-        mean: of the rate.
-        own_variance: squared variation of the rate that is no part of the fitted variance.
-        factor: how often the fitted variance enters.
-        x: log of how much more it was shown than what it is compared with.
-    """
-
-    n: float
-    k: int
-    mean: float
-    own_variance: float
-    factor: float
-    x: float
-
-    def expect(self, slopes: Pair) -> float:
-        """Returns the expected clicks under a trend of the log mean."""
-        return self.n * self.mean * math.exp(_line(slopes, self.x))
 
 
 def fit_effects(stats: list[dict], *, tolerance: float = 1e-11) -> Effects:
@@ -151,102 +117,54 @@ def count_scopes(
     return scopes, shown
 
 
-def posteriors(counts: Counts) -> dict[tuple, Pair]:
+def posteriors(counts: Counts) -> dict[tuple, tuple[float, float]]:
     """Returns (shape, rate) of each (group, creative), the root's group being `ROOT`."""
     n, k = _pool(counts, counts.groups)
-    prior = _product_priors(counts, {ROOT: counts.groups}, 0.0)
-    of_root = {creative: _update(prior[ROOT, creative], n[creative], k[creative]) for creative in n}
+    prior = _product_prior(counts, n, k, _between_creative_variance(counts, 0.0))
+    of_root = {creative: _update(prior[creative], n[creative], k[creative]) for creative in n}
     found = {(ROOT, creative): posterior for creative, posterior in of_root.items()}
     if len(counts.groups) == 1:
         return found | {(counts.groups[0], creative): posterior for creative, posterior in of_root.items()}
-    for key, prior_of_both in _group_priors(counts).items():
-        found[key] = _update(prior_of_both, counts.n[key], counts.k[key])
+    group_variance = _FIRST_VARIANCE
+    for _ in range(_NUM_GROUP_STEPS):
+        said_by_others = {group: _prior_from_others(counts, group, group_variance) for group in counts.groups}
+        group_variance = _excess_variance(
+            [
+                (counts.k[group, creative], counts.n[group, creative] * mean, squared_cv, 1.0)
+                for group, of_creative in said_by_others.items()
+                for creative, (mean, squared_cv) in of_creative.items()
+                if creative in counts.fitted
+            ]
+        )
+    for group, of_creative in said_by_others.items():
+        for creative, (mean, squared_cv) in of_creative.items():
+            prior_of_both = (mean, group_variance + squared_cv)
+            found[group, creative] = _update(prior_of_both, counts.n[group, creative], counts.k[group, creative])
     return found
 
 
-def _group_priors(counts: Counts) -> dict[tuple, Pair]:
-    """Mean and squared variation of each rate in a group, from other groups and from what the group is shown more."""
-    group_variance = _FIRST_VARIANCE
-    for _ in range(_NUM_GROUP_STEPS):
-        told = _priors_from_others(counts, group_variance)
-        trends = fit_trends(_arms_of_groups(counts, told), counts.fitted)
-        group_variance = sum(variance for _, variance, _ in trends.values()) / len(trends)
-    return {
-        key: (mean * trends[key][0], trends[key][1] + trends[key][2] + squared_cv)
-        for key, (mean, squared_cv) in told.items()
-    }
-
-
-def _arms_of_groups(counts: Counts, told: dict[tuple, Pair]) -> dict[tuple, Arm]:
-    """Each (group, creative) under what others tell; its share of its product is compared with that in the others."""
-    arms = {}
-    for group in counts.groups:
-        here = {creative: counts.n[group, creative] for creative in counts.product_of}
-        elsewhere, _ = _pool(counts, [name for name in counts.groups if name != group])
-        for creative in counts.product_of:
-            x = _log_share(counts, here, creative) - _log_share(counts, elsewhere, creative)
-            key = (group, creative)
-            arms[key] = Arm(counts.n[key], counts.k[key], *told[key], 1.0, x)
-    return arms
-
-
-def _log_share(counts: Counts, n: dict[str, float], creative: str) -> float:
-    """Log of the creative's share of its product's impressions, a little added to both."""
-    of_product = sum(n[name] for name in n if counts.product_of[name] == counts.product_of[creative])
-    return math.log((n[creative] + _PRIOR_IMPRESSIONS) / (of_product + _PRIOR_IMPRESSIONS))
-
-
-def _priors_from_others(counts: Counts, group_variance: float) -> dict[tuple, Pair]:
-    """Mean and squared variation of each rate in a group, as the other groups tell it, at this group's activity."""
-    others = {group: [name for name in counts.groups if name != group] for group in counts.groups}
-    prior = _product_priors(counts, others, group_variance)
+def _prior_from_others(counts: Counts, group: str, group_variance: float) -> dict[str, tuple[float, float]]:
+    """Mean and squared variation of each creative's rate, as the other groups tell it, at this group's activity."""
+    others = [name for name in counts.groups if name != group]
+    n, k = _pool(counts, others)
+    prior = _product_prior(counts, n, k, _between_creative_variance(counts, group_variance))
     told = {}
-    for group in counts.groups:
-        of_others = {}
-        n, k = _pool(counts, others[group])
-        for creative in n:
-            mean, squared_cv = prior[group, creative]
-            squares = sum(counts.n[name, creative] ** 2 for name in others[group])
-            concentration = squares / n[creative] if n[creative] else 0.0
-            discount = 1 / (1 + group_variance * mean * concentration)
-            of_others[creative] = _update((mean, squared_cv), discount * n[creative], discount * k[creative])
-        num_clicks = sum(counts.k[group, creative] for creative in n)
-        num_expected = sum(counts.n[group, creative] * shape / rate for creative, (shape, rate) in of_others.items())
-        activity = (num_clicks + 1) / (num_expected + 1)
-        for creative, (shape, rate) in of_others.items():
-            told[group, creative] = (shape / rate * activity, 1 / shape)
-    return told
+    for creative, (mean, squared_cv) in prior.items():
+        squares = sum(counts.n[name, creative] ** 2 for name in others)
+        concentration = squares / n[creative] if n[creative] else 0.0
+        discount = 1 / (1 + group_variance * mean * concentration)
+        told[creative] = _update((mean, squared_cv), discount * n[creative], discount * k[creative])
+    num_clicks = sum(counts.k[group, creative] for creative in told)
+    num_expected = sum(counts.n[group, creative] * shape / rate for creative, (shape, rate) in told.items())
+    activity = (num_clicks + 1) / (num_expected + 1)
+    return {creative: (shape / rate * activity, 1 / shape) for creative, (shape, rate) in told.items()}
 
 
-def _product_priors(counts: Counts, pooled: dict[str | None, list[str]], group_variance: float) -> dict[tuple, Pair]:
-    """Mean and squared variation of each rate in the pool of each row's groups, as the rest of its product tells it.
-
-    Args:
-        counts: of the scope.
-        pooled: the groups behind each row; the trends are those of all rows together.
-        group_variance: of a creative's rate between groups, as far as it is not averaged out in a row.
-    """
-    arms, own_variances = {}, {}
-    for row, groups in pooled.items():
-        n, k = _pool(counts, groups)
-        for creative, (mean, own_variance, factor) in _rate_of_the_rest(counts, n, k).items():
-            squares = sum(counts.n[group, creative] ** 2 for group in groups)
-            not_averaged_out = group_variance * squares / n[creative] ** 2 if n[creative] else 0.0
-            x = _log_over_the_rest(counts, n, creative)
-            key = (row, creative)
-            arms[key] = Arm(n[creative], k[creative], mean, own_variance + not_averaged_out, factor, x)
-            own_variances[key] = own_variance
+def _product_prior(counts: Counts, n: dict, k: dict, creative_variance: float) -> dict[str, tuple[float, float]]:
     return {
-        key: (arms[key].mean * factor, variance * arms[key].factor + error + own_variances[key])
-        for key, (factor, variance, error) in fit_trends(arms, counts.fitted).items()
+        creative: (mean, creative_variance * factor + own_variance)
+        for creative, (mean, own_variance, factor) in _rate_of_the_rest(counts, n, k).items()
     }
-
-
-def _log_over_the_rest(counts: Counts, n: dict[str, float], creative: str) -> float:
-    """Log of the creative's impressions over the average of its product's others, a little added to both."""
-    rest = _rest_of_product(counts, creative)
-    average = sum(n[name] for name in rest) / len(rest) if rest else 0.0
-    return math.log((n[creative] + _PRIOR_IMPRESSIONS) / (average + _PRIOR_IMPRESSIONS))
 
 
 def _rate_of_the_rest(counts: Counts, n: dict, k: dict) -> dict[str, tuple[float, float, float]]:
@@ -255,101 +173,36 @@ def _rate_of_the_rest(counts: Counts, n: dict, k: dict) -> dict[str, tuple[float
     overall = (sum(k.values()) + 0.5) / (sum(n.values()) + 1)
     told = {}
     for creative in n:
-        rest = _rest_of_product(counts, creative)
+        rest = [c for c in n if c != creative and counts.product_of[c] == counts.product_of[creative]]
         rest_n, rest_k = sum(n[c] for c in rest), sum(k[c] for c in rest)
         concentration = sum(n[c] ** 2 for c in rest) / rest_n**2 if rest_n else 0.0
         told[creative] = ((rest_k + 1) / (rest_n + 1 / overall), 1 / (rest_k + 1), 1 + min(concentration, 1.0))
     return told
 
 
-def _rest_of_product(counts: Counts, creative: str) -> list[str]:
-    product_of = counts.product_of
-    return [name for name in product_of if name != creative and product_of[name] == product_of[creative]]
+def _between_creative_variance(counts: Counts, group_variance: float) -> float:
+    n, k = _pool(counts, counts.groups)
+    observed = []
+    for creative, (mean, own_variance, factor) in _rate_of_the_rest(counts, n, k).items():
+        if creative in counts.fitted:
+            squares = sum(counts.n[group, creative] ** 2 for group in counts.groups)
+            not_averaged_out = group_variance * squares / n[creative] ** 2 if n[creative] else 0.0
+            observed.append((k[creative], n[creative] * mean, own_variance + not_averaged_out, factor))
+    return _excess_variance(observed)
 
 
-def fit_trends(arms: dict[tuple, Arm], fitted: set[str]) -> dict[tuple, tuple[float, float, float]]:
-    """Returns what each (row, creative)'s mean is to be multiplied by, the variance of its rate around that, and the
-    squared error of the factor.
-
-    All follow `x`: log mean and variance are lines, fitted in turn. Beyond the fitted arms (or 0, where what is shown
-    alike stands) the lines stay level.
-
-    Args:
-        arms: all arms, by (row, creative).
-        fitted: creatives to learn from.
-    """
-    learnt_from = [arm for (_, creative), arm in arms.items() if creative in fitted]
-    slopes, variance_line = (0.0, 0.0), (_FIRST_VARIANCE, 0.0)
-    for _ in range(_NUM_TREND_STEPS):
-        slopes, information = _fit_mean_trend(learnt_from, variance_line, slopes)
-        variance_line = _fit_variance_trend(learnt_from, slopes)
-    lowest, highest = (pick([0.0, *(arm.x for arm in learnt_from)]) for pick in (min, max))
-    at = {key: min(max(arm.x, lowest), highest) for key, arm in arms.items()}
-    return {
-        key: (math.exp(_line(slopes, x)), _variance(variance_line, x), _line(_solve_symmetric(information, [1, x]), x))
-        for key, x in at.items()
-    }
-
-
-def _fit_mean_trend(arms: list[Arm], variance_line: Pair, slopes: Pair) -> tuple[Pair, list[float]]:
-    """The log mean's line by negative binomial likelihood with a Normal prior, from `slopes` on by Newton's method.
-
-    And the information of the last step.
-    """
-    for _ in range(_NUM_NEWTON_STEPS):
-        information = [_TREND_PRECISION, 0.0, _TREND_PRECISION]
-        gradient = [-_TREND_PRECISION * slope for slope in slopes]
-        for arm in arms:
-            expected = arm.expect(slopes)
-            squared_cv = _variance(variance_line, arm.x) * arm.factor + arm.own_variance
-            weight = 1 / (1 + expected * squared_cv)
-            for power in (0, 1, 2):
-                information[power] += weight**2 * expected * (1 + arm.k * squared_cv) * arm.x**power
-            for power in (0, 1):
-                gradient[power] += weight * (arm.k - expected) * arm.x**power
-        step = _solve_symmetric(information, gradient)
-        slopes = tuple(
-            slope + max(-_LARGEST_NEWTON_STEP, min(change, _LARGEST_NEWTON_STEP))
-            for slope, change in zip(slopes, step, strict=True)
-        )
-    return slopes, information
-
-
-def _fit_variance_trend(arms: list[Arm], slopes: Pair) -> Pair:
-    """The line c with E[(k - e)^2] = e + e^2 (c(x) f + v), by inverse variances, in which c(x) is within 0 and 1.
-
-    With a Normal prior, by half steps.
-    """
-    line = (_FIRST_VARIANCE, 0.0)
+def _excess_variance(observed: list[tuple[int, float, float, float]]) -> float:
+    """s^2 >= 0 with E[(k - m)^2] = m + m^2 (s^2 f + v), from rows (k, m, v, f), weighted by the inverse variance."""
+    variance = _FIRST_VARIANCE
     for _ in range(_NUM_MOMENT_STEPS):
-        normal = [_VARIANCE_PRECISION, 0.0, _VARIANCE_PRECISION]
-        moments = [_VARIANCE_PRECISION * _FIRST_VARIANCE, 0.0]
-        for arm in arms:
-            e, f, v = arm.expect(slopes), arm.factor, arm.own_variance
-            spread = e + e**2 * (f * _variance(line, arm.x) + v)
+        numerator = denominator = 0.0
+        for k, m, v, f in observed:
+            spread = m + m**2 * (variance * f + v)
             if spread > 0:
-                for power in (0, 1, 2):
-                    normal[power] += (e**2 * f / spread) ** 2 * arm.x**power
-                for power in (0, 1):
-                    moments[power] += e**2 * f * ((arm.k - e) ** 2 - e - e**2 * v) / spread**2 * arm.x**power
-        solved = _solve_symmetric(normal, moments)
-        line = ((line[0] + solved[0]) / 2, (line[1] + solved[1]) / 2)
-    return line
-
-
-def _line(line: Pair, x: float) -> float:
-    return line[0] + line[1] * x
-
-
-def _variance(line: Pair, x: float) -> float:
-    return min(max(_line(line, x), 0.0), _LARGEST_VARIANCE)
-
-
-def _solve_symmetric(matrix: list[float], vector: list[float]) -> Pair:
-    """The y with [[a, b], [b, d]] y = vector, the matrix being (a, b, d), by Cramer's rule."""
-    a, b, d = matrix
-    determinant = a * d - b * b
-    return (d * vector[0] - b * vector[1]) / determinant, (a * vector[1] - b * vector[0]) / determinant
+                numerator += m**2 * f * ((k - m) ** 2 - m - m**2 * v) / spread**2
+                denominator += (m**2 * f) ** 2 / spread**2
+        variance = max(numerator / denominator, 0.0) if denominator else 0.0
+    return variance
 
 
 def _pool(counts: Counts, groups: list[str]) -> tuple[dict[str, float], dict[str, int]]:
@@ -358,7 +211,7 @@ def _pool(counts: Counts, groups: list[str]) -> tuple[dict[str, float], dict[str
     return n, k
 
 
-def _update(prior: Pair, n: float, k: float) -> Pair:
+def _update(prior: tuple[float, float], n: float, k: float) -> tuple[float, float]:
     """Shape and rate after `k` clicks in `n` impressions; the prior by mean and squared coefficient of variation."""
     mean, squared_cv = prior
     return 1 / squared_cv + k, 1 / (squared_cv * mean) + n

@@ -25,6 +25,7 @@ _MAX_SHORT_NAME, _MAX_NAME = 14, 34
 _DPI = 150
 _NUM_COLORS = 64
 _MIN_COMPARISONS = 100
+_MAX_SCOPES = 12
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -160,27 +161,38 @@ def plot_truth(scopes: Sequence[tuple[str, float, float]], bins: Sequence[tuple[
     """Returns a PNG: what groups bring each scope, and whether probabilities hold.
 
     Args:
-        scopes: (name, share of the best possible click rate with one choice for all, with the groups' choices).
-        bins: (probability claimed, share of right pairs, comparisons); those under 100 are left out.
+        scopes: (name, share of the best possible click rate with one choice for all, with the groups' choices); the
+            first 12 are drawn.
+        bins: (probability claimed, share of right pairs, comparisons); those under 100 are left out. What is left out
+            is told.
     """
+    of_scopes, of_bins = scopes[:_MAX_SCOPES], [one for one in bins if one[2] >= _MIN_COMPARISONS]
+    left_out = [
+        f"{number} more {name} are not drawn"
+        for number, name in (
+            (len(scopes) - len(of_scopes), "categories"),
+            (len(bins) - len(of_bins), f"bins of under {_MIN_COMPARISONS} comparisons"),
+        )
+        if number
+    ]
 
     def draw(figure: "Figure") -> None:
         shares, calibration = figure.subplots(1, 2)
-        names = [_name(name) for name, _, _ in scopes]
-        at = range(len(scopes))
-        shares.scatter([one for _, one, _ in scopes], at, color=_ORANGE, marker="s", label="one for all")
-        shares.scatter([groups for _, _, groups in scopes], at, color=_BLUE, marker="o", label="by group")
-        shares.set_yticks(at, names)
+        at = range(len(of_scopes))
+        shares.scatter([one for _, one, _ in of_scopes], at, color=_ORANGE, marker="s", label="one for all")
+        shares.scatter([groups for _, _, groups in of_scopes], at, color=_BLUE, marker="o", label="by group")
+        shares.set_yticks(at, [_name(name) for name, _, _ in of_scopes])
         shares.xaxis.set_major_formatter(_percent)
         shares.set_title("Click rate of the best logged picture", fontsize=9)
         shares.set_xlabel("of each user's own best")
         shares.legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncols=2)
-        drawn = [one for one in bins if one[2] >= _MIN_COMPARISONS]
         calibration.plot([0.5, 1], [0.5, 1], color="black", linewidth=0.6)
-        calibration.plot([one[0] for one in drawn], [one[1] for one in drawn], color=_BLUE, marker="o")
+        calibration.plot([one[0] for one in of_bins], [one[1] for one in of_bins], color=_BLUE, marker="o")
         calibration.set_xlabel("probability claimed")
         calibration.set_ylabel("share of right pairs")
         calibration.set_title("Do probabilities hold?", fontsize=9)
+        if left_out:
+            figure.supxlabel("; ".join(left_out), fontsize=8)
 
     return _png(draw, 3.4)
 

@@ -77,9 +77,10 @@ def _report(context: dg.AssetExecutionContext, resource: LakeResource, day: date
 
 
 def _tell(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A table and a picture of the scopes, and what is told of all comparisons."""
+    """A table and a picture of the scopes, most users first, and what is told of all comparisons."""
     by_scope: dict[str, dict[str, float]] = {}
-    for row in rows:
+    num_users = {row["scope"]: row["num_cases"] for row in rows if row["measure"] == "num_groups"}
+    for row in sorted(rows, key=lambda row: (-num_users[row["scope"]], row["scope"])):
         if row["probability_from"] is None:
             by_scope.setdefault(row["scope"], {})[row["measure"]] = row["value"]
     measures = sorted({name for found in by_scope.values() for name in found})

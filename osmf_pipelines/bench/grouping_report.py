@@ -93,7 +93,7 @@ def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
     level = rows[rows.clicks_wanted == LEVEL_CLICKS]
     seeds = set(level[level.method == "kmeans"].seed) or set(level.seed)
     for keys, part in level[level.seed.isin(seeds)].groupby([*_OF, "method"]):
-        gains = _gain_by_seed(part, "heldout")
+        gains, by_seed = _gain_by_seed(part, "heldout"), part.groupby("seed")
         found.append(
             {
                 **dict(zip((*_OF, "method"), keys, strict=True)),
@@ -102,7 +102,9 @@ def _methods(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 "heldout_gain_per_1000_by_seed": gains,
                 "num_scopes_with_index": int(part.adjusted_rand_index.notna().sum()),
                 "adjusted_rand_index_mean": _number(part.adjusted_rand_index.mean()),
+                "adjusted_rand_index_by_seed": [_number(mean) for mean in by_seed.adjusted_rand_index.mean()],
                 "ctr_share_of_oracle_mean": float(part.ctr_share_of_oracle.mean()),
+                "ctr_share_of_oracle_by_seed": by_seed.ctr_share_of_oracle.mean().tolist(),
                 "num_groups_mean": float(part.num_groups.mean()),
                 "seconds_mean": float(part.seconds.mean()),
             }

@@ -69,6 +69,7 @@ def calibrate(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
             "right": float(part.is_right.mean()),
             "gap_low": low,
             "gap_high": high,
+            "gap_by_seed": _by_seed(gap, "gap"),
         }
         found.append(row)
     return found
@@ -86,6 +87,7 @@ def judge_kept(comparisons: pd.DataFrame) -> dict[str, Any]:
         "wrong_share": float((~kept.is_right).mean()) if len(kept) else None,
         "gap_low": low,
         "gap_high": high,
+        "gap_by_seed": _by_seed(wrong, "gap"),
     }
 
 
@@ -119,6 +121,11 @@ def bootstrap_mean(rows: pd.DataFrame, column: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _by_seed(rows: pd.DataFrame, column: str) -> list[float]:
+    """Means of a column in each seed that has rows, in their order."""
+    return [float(mean) for mean in rows.groupby("seed")[column].mean()]
+
+
 def _recall(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
     """Share of all comparisons that are kept and right, by impressions of a creative in a segment."""
     found = []
@@ -133,7 +140,12 @@ def _coverage(intervals: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for keys, part in intervals.groupby([*_OF, "what"]):
         num_cases, num_covered = int(part.num_cases.sum()), int(part.num_covered.sum())
-        told = {"num_cases": num_cases, "covered_share": num_covered / num_cases}
+        sums = part.groupby("seed")[["num_covered", "num_cases"]].sum()
+        told = {
+            "num_cases": num_cases,
+            "covered_share": num_covered / num_cases,
+            "covered_share_by_seed": (sums.num_covered / sums.num_cases).tolist(),
+        }
         found.append({**dict(zip((*_OF, "what"), keys, strict=True)), **told})
     return found
 

@@ -10,10 +10,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from osmf_models.records import group_feature_names
+from osmf_pipelines.spark.features import OTHER_VALUES
 
 
 def group_feature_layout(group_features: DataFrame) -> tuple[str, ...]:
     """Returns the names of the entries of the groups' feature vectors.
+
+    Of an attribute whose rare values some scope tells together, only the values that every group tells alone have an
+    entry; the others share one.
 
     Raises:
         ValueError: when there are no groups, or when their preference vectors are not over the same features.
@@ -24,8 +28,14 @@ def group_feature_layout(group_features: DataFrame) -> tuple[str, ...]:
             "the groups' preference vectors must be over the same creative features; found "
             f"{[row['feature_names'] for row in names] or 'no groups'}."
         )
-    bins = group_features.select(F.explode(F.map_keys("attribute_shares")).alias("bin")).distinct().collect()
-    return group_feature_names(tuple(names[0]["feature_names"]), tuple(sorted(row["bin"] for row in bins)))
+    rows = (
+        group_features.select(F.explode(F.map_keys("attribute_shares")).alias("bin")).groupBy("bin").count().collect()
+    )
+    folded = {_attribute(row["bin"]) for row in rows if row["bin"].endswith(f"={OTHER_VALUES}")}
+    num_groups = group_features.count() if folded else 0
+    bins = {row["bin"] for row in rows if _attribute(row["bin"]) not in folded or row["count"] == num_groups}
+    bins |= {f"{name}={OTHER_VALUES}" for name in folded}
+    return group_feature_names(tuple(names[0]["feature_names"]), tuple(sorted(bins)))
 
 
 def add_feature_vectors(group_features: DataFrame, creative_features: DataFrame) -> DataFrame:
@@ -38,6 +48,7 @@ def add_feature_vectors(group_features: DataFrame, creative_features: DataFrame)
     """
     layout = group_feature_layout(group_features)
     num_features = sum(name.startswith("preference_z:") for name in layout)
+    bins = [name.removeprefix("share:") for name in layout if name.startswith("share:")]
     groups = group_features
     for side in ("top", "bottom"):
         exemplars = (
@@ -52,11 +63,7 @@ def add_feature_vectors(group_features: DataFrame, creative_features: DataFrame)
         *[F.col("preference_se")[i] for i in range(num_features)],
         *[F.coalesce(f"{side}_{i}", F.lit(0.0)) for side in ("top", "bottom") for i in range(num_features)],
         F.log(F.col("num_users").cast("double")),
-        *[
-            F.coalesce(F.col("attribute_shares")[name.removeprefix("share:")], F.lit(0.0))
-            for name in layout
-            if name.startswith("share:")
-        ],
+        *[_share(name, bins) for name in bins],
     ]
     return groups.withColumn("features", F.array(*[entry.cast("float") for entry in entries]))
 
@@ -72,6 +79,21 @@ def feature_normalisation(groups: DataFrame) -> tuple[tuple[float, ...], tuple[f
     )
     scale = vectors.std(axis=0)
     return tuple(map(float, vectors.mean(axis=0))), tuple(float(value) if value > 0 else 1.0 for value in scale)
+
+
+def _attribute(attribute_bin: str) -> str:
+    return attribute_bin.partition("=")[0]
+
+
+def _share(attribute_bin: str, bins: list[str]) -> Column:
+    """Share of a group's users in a bin; `other values` are all users of the attribute's bins that have no entry."""
+    if not attribute_bin.endswith(f"={OTHER_VALUES}"):
+        return F.coalesce(F.col("attribute_shares")[attribute_bin], F.lit(0.0))
+    alone = [other for other in bins if _attribute(other) == _attribute(attribute_bin) and other != attribute_bin]
+    others = F.map_filter(
+        "attribute_shares", lambda key, _: F.startswith(key, F.lit(f"{_attribute(attribute_bin)}=")) & ~key.isin(alone)
+    )
+    return F.aggregate(F.map_values(others), F.lit(0.0), lambda total, share: total + share)
 
 
 def _ratio(value: Column, error: Column) -> Column:

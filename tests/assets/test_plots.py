@@ -24,6 +24,7 @@ PLACES = [("feed", 1, 10_000, 300), ("feed", 2, 5_000, 90), ("search", 1, 2_000,
 RATES = {("feed", 1): 1.0, ("feed", 2): 0.6, ("search", 1): 0.9}
 DAYS = [(date(2026, 3, 1) + timedelta(days=day), 1_000 + day, 30) for day in range(28)]
 MANY_PLACES = [(f"slot {slot}", at, 40_000 // at, 900 // at) for slot in range(7) for at in range(1, 41)]
+MANY_SCOPES = [(f"category {at}", 0.9, 0.95) for at in range(2_000)]
 PICTURES = {
     "places": plot_ctr_by_position(PLACES, RATES),
     "one place": plot_ctr_by_position([("feed", 1, 10_000, 300)], RATES),
@@ -35,6 +36,7 @@ PICTURES = {
     "100k pairs": plot_pair_probabilities([(0.9 + at / 1000, 990, 40) for at in range(101)], 0.9, 0.05),
     "certain pairs": plot_pair_probabilities([(1.0, 5, 5)], 0.5, None),
     "against the truth": plot_truth([("shoe", 0.85, 0.97), ("mug", 0.98, 0.98)], [(0.55, 0.56, 900), (0.95, 0.94, 99)]),
+    "thousands of scopes": plot_truth(MANY_SCOPES, [(0.95, 0.94, 100)]),
     "days": plot_volume_by_day(DAYS),
     "one day": plot_volume_by_day([(date(2026, 3, 1), 10, 0)]),
     "a year": plot_volume_by_day([(date(2025, 1, 1) + timedelta(days=at), 10**8, 10**6) for at in range(365)]),
@@ -69,6 +71,15 @@ def test_clicks_rates_and_days_are_drawn() -> None:
     assert plot_ctr_by_position(more_clicks, RATES) != PICTURES["places"]
     assert plot_ctr_by_position(PLACES, {**RATES, ("feed", 2): 0.7}) != PICTURES["places"]
     assert plot_volume_by_day(DAYS[:-1]) != PICTURES["days"]
+
+
+def test_scopes_and_bins_that_are_not_drawn_are_told() -> None:
+    bins = [(0.55, 0.56, 900), (0.95, 0.94, 100)]
+    drawn = plot_truth(MANY_SCOPES[:12], bins)
+    assert plot_truth([*MANY_SCOPES[:12], ("one more", 0.1, 0.2)], bins) != drawn
+    assert plot_truth(MANY_SCOPES[:12], [*bins, (0.99, 0.5, 99)]) != drawn
+    another = [*MANY_SCOPES[:12], ("one more", 0.3, 0.4)]
+    assert plot_truth([*MANY_SCOPES[:12], ("one more", 0.1, 0.2)], bins) == plot_truth(another, bins)
 
 
 def test_contradictions_and_the_expected_share_of_wrong_pairs_are_told() -> None:

@@ -121,6 +121,7 @@ def test_calibration_and_wrong_shares_by_hand():
     assert set(bins) == {0.5, 0.9, 0.95, 0.999}
     assert (bins[0.95]["num_pairs"], bins[0.95]["right"]) == (3, pytest.approx(2 / 3))
     assert bins[0.95]["claimed"] == pytest.approx((0.95 + 0.97 + 0.98) / 3)
+    assert bins[0.95]["gap_by_seed"] == [pytest.approx(2 / 3 - (0.95 + 0.97 + 0.98) / 3)]
     kept = judge_kept(frame.assign(is_kept=frame.probability >= 0.9))
     assert (kept["num_pairs"], kept["num_insufficient"]) == (5, 1)
     assert kept["wrong_share"] == pytest.approx(0.2)
@@ -169,12 +170,14 @@ def test_the_bias_that_is_taken_away_by_hand():
     bias = pd.DataFrame(
         [{**keys, "with_correction": 0.03, "without": 0.5}, {**keys, "with_correction": 0.01, "without": 0.3}]
     )
-    intervals = pd.DataFrame([{**keys, "what": "group_ctr", "num_cases": 50, "num_covered": 48}] * 2)
+    of_seed = {**keys, "what": "group_ctr", "num_cases": 50}
+    intervals = pd.DataFrame([{**of_seed, "seed": 1, "num_covered": 49}, {**of_seed, "seed": 2, "num_covered": 47}])
     frame = comparisons_of([0.95, 0.6], [True, True])
     report = summarise(frame, intervals, bias, 0.9, {})
     assert report["position_bias"][0]["share_removed"] == pytest.approx(0.95)
     assert report["position_bias"][0]["log_bias_corrected_spread"] == pytest.approx(0.01 * np.sqrt(2))
     assert report["coverage"][0]["covered_share"] == 0.96
+    assert report["coverage"][0]["covered_share_by_seed"] == [0.98, 0.94]
     assert report["recall"][0]["kept_and_right_share"] == 0.5
 
 
@@ -199,7 +202,7 @@ def test_probabilities_hold_and_positions_are_corrected_on_the_easy_market(condi
 def test_without_a_bias_there_is_nothing_to_take_away():
     keys = {"market": "easy", "condition": "even"}
     bias = pd.DataFrame([{**keys, "with_correction": 0.03, "without": 0.02}])
-    intervals = pd.DataFrame([{**keys, "what": "group_ctr", "num_cases": 50, "num_covered": 48}])
+    intervals = pd.DataFrame([{**keys, "seed": 1, "what": "group_ctr", "num_cases": 50, "num_covered": 48}])
     report = summarise(comparisons_of([0.95, 0.6], [True, True]), intervals, bias, 0.9, {})
     assert report["position_bias"][0]["share_removed"] is None
 

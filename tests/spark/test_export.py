@@ -17,6 +17,7 @@ from osmf_pipelines.spark.export import (
     count_left_out,
     write_export,
 )
+from osmf_pipelines.spark.group_vectors import add_feature_vectors, group_feature_layout
 from osmf_pipelines.spark.pictures import hash_cutouts
 
 PX = 32
@@ -148,6 +149,24 @@ def test_groups_are_told_by_their_features(inputs):
     # z and error of two preferences, means of the two top exemplars, no bottom ones, log users, shares by name.
     expected = [4.0, 0.0, 0.5, 0.0, 0.2, 0.4, 0.0, 0.0, np.log(100), 0.25, 0.75]
     assert groups["g"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_value_told_by_one_scope_and_not_by_another_is_among_the_others_in_both(spark, inputs):
+    shares = {
+        "g": {"age=18-24": 0.4, "age=25+": 0.6, "city=a": 0.5, "city=b": 0.3, "city=other values": 0.2},
+        "h": {"age=18-24": 1.0, "city=a": 0.1, "city=c": 0.7, "city=other values": 0.2},
+        "whole": {"age=25+": 1.0, "city=a": 0.9, "city=d": 0.1},
+    }
+    rows = [group_row(name) | {"attribute_shares": shares[name]} for name in shares]
+    groups = add_feature_vectors(table_frame(spark, "group_features", rows), inputs.creative_features)
+
+    layout = group_feature_layout(groups)
+    names = ["share:age=18-24", "share:age=25+", "share:city=a", "share:city=other values"]
+    assert [name for name in layout if name.startswith("share:")] == names
+    found = {row["group_id"]: dict(zip(layout, row["features"], strict=True)) for row in groups.collect()}
+    expected = {"g": [0.4, 0.6, 0.5, 0.5], "h": [1.0, 0.0, 0.1, 0.9], "whole": [0.0, 1.0, 0.9, 0.1]}
+    for group, told in expected.items():
+        assert [found[group][name] for name in names] == pytest.approx(told, rel=1e-6)
 
 
 @pytest.mark.parametrize("broadcast_bytes", ["-1", "10MB"])

@@ -21,6 +21,8 @@ from matplotlib import pyplot as plt
 FORMAT = "osmf-bench-pair-quality/1"
 _NUM_BOOTSTRAPS = 400
 _MIN_BIAS = 0.1
+_MIN_DRAWN = 1_000
+_LINES = ("-", "--", ":", "-.")
 _OF = ["market", "condition"]
 _PRODUCT = ["seed", "scope", "product"]  # at every level of impressions, since more of them are the same and more
 
@@ -170,37 +172,46 @@ def _position_bias(bias: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draws calibration, recall and the share of wrong pairs beside CAIG's."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    calibration = pd.DataFrame(report["calibration"])
-    calibration = calibration[calibration.num_pairs >= 1_000]
-    for (market, condition), part in calibration.groupby(_OF):
-        axes[0].plot(part.claimed, part.right, marker="o", ms=3, lw=1, label=f"{market}, {condition}")
-    axes[0].plot([0.5, 1], [0.5, 1], color="black", lw=0.6)
-    axes[0].set(xlabel="probability claimed", ylabel="share of right pairs")
-    axes[0].set_title("Do probabilities hold?", fontsize=10)
-    for (market, condition), part in pd.DataFrame(report["recall"]).groupby(_OF):
-        arm = part.impressions_per_arm
-        axes[1].plot(arm, part.kept_and_right_share, marker="o", ms=3, lw=1, label=f"{market}, {condition}")
+    """Draws calibration, recall and the share of wrong pairs beside CAIG's; colours are conditions, lines markets."""
+    figure, axes = plt.subplots(1, 3, figsize=(13, 5.2), layout="constrained", width_ratios=(1, 1, 1.15))
+    calibration, recall = pd.DataFrame(report["calibration"]), pd.DataFrame(report["recall"])
+    conditions, markets = sorted(recall.condition.unique()), sorted(recall.market.unique())
+    looks = {
+        (market, condition): {"color": f"C{conditions.index(condition)}", "ls": _LINES[markets.index(market) % 4]}
+        for market in markets
+        for condition in conditions
+    }
+    axes[0].axhspan(-0.01, 0.01, color="#e6e6e6", lw=0)
+    axes[0].axhline(0.0, color="black", lw=0.6)
+    for keys, part in calibration[calibration.num_pairs >= _MIN_DRAWN].groupby(_OF):
+        axes[0].plot(part.claimed, part.right - part.claimed, marker="o", ms=3, lw=1, **looks[keys])
+    axes[0].set(xlabel="probability claimed", ylabel="share of right pairs, less the claim")
+    axes[0].set_title("Do probabilities hold? Grey: within 0.01", fontsize=10)
+    for keys, part in recall.groupby(_OF):
+        axes[1].plot(part.impressions_per_arm, part.kept_and_right_share, marker="o", ms=3, lw=1, **looks[keys])
     axes[1].set(xscale="log", xlabel="impressions of a creative in a segment", ylabel="share of all comparisons")
+    levels = sorted(recall.impressions_per_arm.unique())
+    axes[1].set_xticks(levels, [f"{level:,}" for level in levels])
+    axes[1].minorticks_off()
     axes[1].set_title("Preferences kept, and right", fontsize=10)
     _plot_caig(axes[2], pd.DataFrame(report["caig"]).dropna(subset="wrong_share"))
-    for axis in axes[:2]:
-        axis.legend(fontsize=7)
+    handles = [axes[1].plot([], [], color=f"C{n}", label=name)[0] for n, name in enumerate(conditions)]
+    handles += [axes[1].plot([], [], color="black", ls=_LINES[n % 4], label=name)[0] for n, name in enumerate(markets)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def _plot_caig(axes: Any, caig: pd.DataFrame) -> None:
-    axes.set_title("Wrong pairs", fontsize=10)
+    axes.set_title("Wrong pairs among as many", fontsize=10)
     if caig.empty:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "CAIG's filter keeps no pair", ha="center", transform=axes.transAxes)
         return
-    places: NDArray[np.float64] = np.arange(len(caig), dtype=float)
-    axes.bar(places - 0.2, caig.caig_wrong_share, 0.4, color="#7a7a7a", label="CAIG's filter")
-    axes.bar(places + 0.2, caig.wrong_share, 0.4, color="#1b6ca8", label="as many, the most probable")
-    labels = [f"{row.market}, {row.condition}" for row in caig.itertuples()]
-    axes.set_xticks(places, labels, fontsize=7, rotation=25, ha="right")
-    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.3), frameon=False)
+    places: NDArray[np.float64] = np.arange(len(caig), dtype=float)[::-1]
+    axes.barh(places + 0.2, caig.caig_wrong_share, 0.4, color="#7a7a7a", label="CAIG's filter")
+    axes.barh(places - 0.2, caig.wrong_share, 0.4, color="#1b6ca8", label="the most probable")
+    axes.set_yticks(places, [f"{row.market}, {row.condition}" for row in caig.itertuples()], fontsize=7)
+    axes.set_xlabel("share of them")
+    axes.legend(fontsize=7, ncols=2, loc="lower right", bbox_to_anchor=(1, -0.17), frameon=False)

@@ -12,10 +12,18 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from osmf_pipelines.resources.launchers import parse_cancel_command, parse_launch_command, read_hostfile
+
 _CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_USER_KEY = "osmf"
 # Results must not depend on them: hashes of days are over UTC, and a speculative task writes twice.
 _FIXED_SPARK_CONF = {"spark.sql.session.timeZone": "UTC", "spark.speculation": "false"}
+
+
+def _check_is_absolute(info: ValidationInfo) -> None:
+    """A relative path is another one where the training command may start."""
+    if "home" in info.data and not info.data["home"].is_absolute():
+        raise ValueError(f"needs an absolute OSMF_HOME, and that is {info.data['home']}: give its whole path")
 
 
 class Settings(BaseSettings):
@@ -89,7 +97,38 @@ class Settings(BaseSettings):
     )
 
     recipe: str = Field(default="demo", description="training recipe")
-    num_processes: int = Field(default=2, ge=1, description="training processes on this machine")
+    num_processes: int = Field(default=2, ge=1, description="training processes on each machine")
+    rendezvous: str = Field(
+        default="",
+        description="host:port where machines that train together meet: one of them, and a port that is free there",
+    )
+    hostfile: Path = Field(
+        default=Path(),
+        description="DeepSpeed hostfile, a line `name slots=4` for each host: training is started there by ssh",
+    )
+    num_nodes: int = Field(
+        default=1, ge=1, validate_default=True, description="machines that train together, meeting at OSMF_RENDEZVOUS"
+    )
+    launch_command: str = Field(
+        default="",
+        description="starts training elsewhere, such as `srun --nodes 2 {command}`; default: it runs on this machine",
+    )
+    cancel_command: str = Field(
+        default="", description="ends what OSMF_LAUNCH_COMMAND started, such as `scancel --name {job}`"
+    )
+    launch_python: str = Field(
+        default="",
+        description="Python of the machines that OSMF_LAUNCH_COMMAND or OSMF_HOSTFILE reach; default: as here",
+    )
+    heartbeat_warning_seconds: int = Field(
+        default=600, ge=1, description="training that gives no sign of life for so long is told of in its log"
+    )
+    heartbeat_limit_seconds: int = Field(
+        default=3600, ge=1, description="training that gives no sign of life for so long is cancelled"
+    )
+    record_wait_seconds: int = Field(
+        default=120, ge=0, description="how long a record may take to appear here after training elsewhere has ended"
+    )
     model_name: str = Field(default="osmf-group-ad", description="name in the model registry")
 
     @field_validator("spark_conf")
@@ -114,6 +153,60 @@ class Settings(BaseSettings):
         if end is not None and "first_date" in info.data and end <= info.data["first_date"]:
             raise ValueError(f"must be after OSMF_FIRST_DATE={info.data['first_date']}")
         return end
+
+    @field_validator("rendezvous")
+    @classmethod
+    def _check_rendezvous(cls, where: str) -> str:
+        host, _, port = where.rpartition(":")
+        if where and not (host and port.isdigit()):
+            raise ValueError("must be host:port, such as trainer-1:29500")
+        return where
+
+    @field_validator("hostfile")
+    @classmethod
+    def _check_hostfile(cls, path: Path, info: ValidationInfo) -> Path:
+        if path != Path():
+            read_hostfile(path)
+            _check_is_absolute(info)
+        return path
+
+    @field_validator("num_nodes")
+    @classmethod
+    def _check_num_nodes(cls, num_nodes: int, info: ValidationInfo) -> int:
+        has_hostfile = info.data.get("hostfile", Path()) != Path()
+        if has_hostfile and num_nodes > 1:
+            raise ValueError("the hostfile says how many machines there are: unset this one or OSMF_HOSTFILE")
+        if not has_hostfile and (num_nodes > 1) != bool(info.data.get("rendezvous", num_nodes > 1)):
+            raise ValueError("several machines need both: set OSMF_NUM_NODES and OSMF_RENDEZVOUS=host:port, or neither")
+        if num_nodes > 1:
+            _check_is_absolute(info)
+        return num_nodes
+
+    @field_validator("launch_command")
+    @classmethod
+    def _check_launch_command(cls, text: str, info: ValidationInfo) -> str:
+        if text:
+            parse_launch_command(text)
+            _check_is_absolute(info)
+            if info.data.get("hostfile", Path()) != Path():
+                raise ValueError("training is started by one way: unset this one or OSMF_HOSTFILE")
+        return text
+
+    @field_validator("cancel_command")
+    @classmethod
+    def _check_cancel_command(cls, text: str, info: ValidationInfo) -> str:
+        if text:
+            parse_cancel_command(text)
+            if not info.data.get("launch_command", text):
+                raise ValueError("ends what OSMF_LAUNCH_COMMAND starts, which is not set: set it, or unset this one")
+        return text
+
+    @field_validator("heartbeat_limit_seconds")
+    @classmethod
+    def _check_heartbeat_limit(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds < info.data.get("heartbeat_warning_seconds", seconds):
+            raise ValueError("must not be below OSMF_HEARTBEAT_WARNING_SECONDS")
+        return seconds
 
     @property
     def lake_root(self) -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from osmf_models.config import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_pipelines.resources.trainer import launcher
+from osmf_pipelines.resources.launchers import launcher
 
 FORMAT = "osmf-bench-train/1"
 _LOG_TAIL_LINES = 15

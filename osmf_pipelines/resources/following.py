@@ -207,9 +207,9 @@ class Following:
 def without_password(text: str, uri: str) -> str:
     """Returns `text` with the password of `uri`, where it has one, replaced."""
     password = urlsplit(uri).password
-    for secret in {password, unquote(password)} if password else ():
-        text = text.replace(secret, "***")
-    return text
+    if not password:
+        return text
+    return text.replace(password, "***").replace(unquote(password), "***")
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:

@@ -213,7 +213,8 @@ def _on_hosts(settings: Settings, job: Job, hosts: dict[str, int]) -> Launch:
     address, _, port = (settings.rendezvous or f"{first}:{_DEFAULT_PORT}").rpartition(":")
     python = settings.launch_python or sys.executable
     needed = _travelling(settings, job, len(hosts))
-    commands, cancels = [], []
+    commands: list[Command] = []
+    cancels: list[Command] = []
     for rank, (host, slots) in enumerate(hosts.items()):
         meeting = ["--nnodes", str(len(hosts)), "--node-rank", str(rank)]
         meeting += ["--master-addr", address, "--master-port", port]

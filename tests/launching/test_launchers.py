@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -12,7 +13,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from osmf_pipelines.resources.launchers import Job, Launch, launcher, prepare_launch, read_hostfile
+from osmf_pipelines.resources.launchers import (
+    Job,
+    Launch,
+    launcher,
+    parse_cancel_command,
+    parse_launch_command,
+    prepare_launch,
+    read_hostfile,
+)
 from osmf_pipelines.settings import Settings
 
 PASSWORD = "s3cret"
@@ -170,6 +179,15 @@ def test_hostfile_excludes_the_other_ways(tmp_path: Path) -> None:
         Settings(home=tmp_path, hostfile=hosts, launch_command="srun {command}")
     with pytest.raises(ValidationError, match="the hostfile says how many"):
         Settings(home=tmp_path, hostfile=hosts, num_nodes=2, rendezvous="trainer-1:1")
+
+
+def test_templates_of_the_documentation_are_accepted() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = re.findall(r"^\| [^|`]+ \| `([^`]*{command}[^`]*)` \| `([^`]*)` \|$", page, flags=re.MULTILINE)
+    assert len(rows) == 4
+    for start, cancel in rows:
+        parse_launch_command(start)
+        parse_cancel_command(cancel)
 
 
 def test_missing_program_is_told_before_anything_starts(tmp_path: Path) -> None:

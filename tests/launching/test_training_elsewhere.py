@@ -1,10 +1,14 @@
-"""Pretraining started in another directory: by a template, or on the hosts of a hostfile."""
+"""Pretraining started in another directory: by a template, on the hosts of a hostfile, by machines that meet."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
+import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +130,26 @@ def test_two_hosts_are_cancelled(tmp_path: Path, export_folder: Path, hostfile: 
     pretraining.run_until_interrupted()
     assert len(list(pretraining.output.glob(".node-*.pid"))) == 2
     assert processes_with(str(pretraining.output)) == []
+
+
+def test_machines_meet(tmp_path: Path, export_folder: Path) -> None:
+    """One is the trainer's; the other runs what the trainer's log says."""
+    fields = {"num_nodes": 2, "num_processes": 1, "rendezvous": f"localhost:{free_port()}"}
+    pretraining = Pretraining(tmp_path / "home", export_folder, **fields)
+    joined: list[int] = []
+
+    def join() -> None:
+        script = pretraining.output / "join.sh"
+        while not script.exists() or "osmf_models" not in script.read_text():
+            time.sleep(0.2)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_RUN")}
+        joined.append(subprocess.run(["sh", str(script)], env=environment, cwd=tmp_path, timeout=600).returncode)
+
+    other = threading.Thread(target=join, daemon=True)
+    other.start()
+    assert pretraining.run(FEW).record["world_size"] == 2
+    other.join(60)
+    assert joined == [0]
 
 
 def free_port() -> int:

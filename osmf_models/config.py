@@ -96,6 +96,8 @@ class TrainingConfig:
         gradient_clip: largest norm of the gradient.
         log_every: steps between two log lines.
         checkpoint_every: steps between two checkpoints, 0 for none.
+        max_skipped_steps: steps of the whole run that may be skipped because their gradient is no finite number; one
+            more ends it.
     """
 
     seed: int = 0
@@ -108,6 +110,7 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     log_every: int = 10
     checkpoint_every: int = 0
+    max_skipped_steps: int = 10
 
 
 @dataclass(frozen=True)

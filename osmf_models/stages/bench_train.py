@@ -175,8 +175,7 @@ def deepspeed_way(engine: Any, batches: list[GenerationBatch], config: RunConfig
         steps = range(first_step, first_step + num_steps)
         training = config.pretraining.training
         # Past the recipe's length the learning rate starts anew: below 0 the model would climb.
-        metrics = [train_step(engine, step_loss, step % training.num_steps, training) for step in steps]
-        read_metrics(metrics, first_step)
+        read_metrics({step: train_step(engine, step_loss, step % training.num_steps, training) for step in steps})
 
     return run
 

@@ -1,96 +1,157 @@
 """Checkpoints that are whole or absent: a temporary folder, a manifest of hashes, a rename, then a pointer.
 
-DeepSpeed's own pointer is written too early and its files are pickles, so a checkpoint is verified before it is read.
-Handing over a trained model (safetensors) belongs in `model/pipeline.py`.
+DeepSpeed's own pointer is written too early and its files are pickles, so a checkpoint is verified before it is read
+(`manifest.py`). Reading one that other processes wrote belongs in `universal.py`; handing over a trained model
+(safetensors) in `model/pipeline.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from osmf_models.config import TrainingConfig
 from osmf_models.records import CHECKPOINT_POINTER_NAME
 from osmf_models.training import zero
+from osmf_models.training.manifest import (
+    Origin,
+    checkpoint_tag,
+    checkpoint_tags,
+    newest_whole,
+    write_manifest,
+    write_pointer,
+)
+from osmf_models.training.manifest import file_sha256 as file_sha256
+from osmf_models.training.universal import load_converted
 
-_MANIFEST_NAME = "manifest.json"
+logger = logging.getLogger(__name__)
+
+NUM_KEPT = 2
+# The moments of a save at which it may be interrupted: whichever it is, the newest whole checkpoint is the one before
+# or the one being written. The first and the last process each tell them; all but `shards` are the first one's alone.
+PHASES = ("clear", "shards", "manifest", "publish", "point", "prune")
+OnPhase = Callable[[str, int], None]
+"""(phase, step): told as each phase begins."""
+
+# Settings that may change between a checkpoint and going on from it: the course of training does not depend on them.
+_FREE_SETTINGS = ("log_every", "checkpoint_every", "max_skipped_steps")
 
 
-def save_checkpoint(engine: Any, folder: Path, step: int) -> None:
-    """Writes the state after `step` steps and points at it; the one before is kept, older ones are removed."""
-    tag, temporary = f"step-{step:07d}", f"tmp-{step:07d}"
-    if zero.rank() == 0:
-        for stale in (folder / tag, folder / temporary):
-            shutil.rmtree(stale, ignore_errors=True)
+def tell_nobody(phase: str, step: int) -> None:
+    """The `OnPhase` of a run that nobody interrupts."""
+
+
+def save_checkpoint(
+    engine: Any, folder: Path, step: int, config: TrainingConfig, on_phase: OnPhase = tell_nobody
+) -> None:
+    """Writes the state after `step` steps and points at it; the one before is kept, all others are removed."""
+    tag, temporary = checkpoint_tag(step), f"tmp-{step:07d}"
+    is_first = zero.rank() == 0
+    if is_first:
+        on_phase("clear", step)
+        for stale in folder.glob("tmp-*"):
+            shutil.rmtree(stale)
         folder.mkdir(parents=True, exist_ok=True)
     zero.barrier()
+    on_phase("shards", step)
     zero.save_sharded(engine, folder, temporary, {"step": step})
     zero.barrier()
-    if zero.rank() == 0:
-        write_manifest(folder / temporary, step, zero.world_size())
+    if is_first:
+        on_phase("manifest", step)
+        write_manifest(folder / temporary, origin_of(engine, step, config))
+        on_phase("publish", step)
+        shutil.rmtree(folder / tag, ignore_errors=True)
         (folder / temporary).rename(folder / tag)
-        _write_json(folder / CHECKPOINT_POINTER_NAME, {"tag": tag})
-        for old in sorted(folder.glob("step-*"))[:-2]:
-            shutil.rmtree(old)
+        on_phase("point", step)
+        write_pointer(folder, tag)
+        on_phase("prune", step)
+        _prune(folder, tag)
     zero.barrier()
 
 
-def load_checkpoint(engine: Any, folder: Path) -> int:
-    """Restores the newest checkpoint and returns the number of steps behind it.
+def load_checkpoint(engine: Any, folder: Path, config: TrainingConfig) -> int:
+    """Restores the newest whole checkpoint and returns the number of steps behind it.
+
+    One that another number of processes wrote is converted first.
 
     Raises:
-        ValueError: when there is none, when it is damaged, or when another number of processes wrote it.
+        ValueError: on all processes alike, when none is whole, or the newest is of another model or other settings.
     """
-    tag = verified_tag(folder, zero.world_size())
-    return int(zero.load_sharded(engine, folder, tag)["step"])
+    tag, origin = zero.from_first_rank(lambda: _checkpoint_for(engine, folder, config))
+    now = origin_of(engine, origin.step, config)
+    if zero.rank() == 0:
+        logger.info("going on from %s", folder / tag)
+    if origin.zero_stage == now.zero_stage and (origin.world_size == now.world_size or not now.zero_stage):
+        return int(zero.load_sharded(engine, folder, tag)["step"])
+    if zero.rank() == 0:
+        logger.warning(
+            "checkpoint %s was written by %d processes under ZeRO-%d: converting it for %d under ZeRO-%d",
+            *(tag, origin.world_size, origin.zero_stage, now.world_size, now.zero_stage),
+        )
+    load_converted(engine, folder / tag, origin.zero_stage, now.zero_stage)
+    return origin.step
 
 
-def verified_tag(folder: Path, world_size: int) -> str:
-    """Returns the name of the checkpoint that is pointed at, after checking every file of it."""
-    pointer = folder / CHECKPOINT_POINTER_NAME
-    if not pointer.is_file():
-        raise ValueError(f"nothing to resume: {pointer} is missing.")
-    try:
-        tag = json.loads(pointer.read_text())["tag"]
-        manifest = json.loads((folder / tag / _MANIFEST_NAME).read_text())
-        files, written_by = manifest["files"], manifest["world_size"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot resume from {folder}: its pointer or manifest is broken ({error!r}).") from error
-    if written_by != world_size:
-        raise ValueError(f"cannot resume: {folder / tag} was written by {written_by} processes, now {world_size} run.")
-    present = _relative_files(folder / tag)
-    if set(present) != set(files):
-        raise ValueError(f"cannot resume: {folder / tag} lacks or adds {sorted(set(present) ^ set(files))}.")
-    for name, expected in files.items():
-        path = folder / tag / name
-        if path.stat().st_size != expected["num_bytes"] or file_sha256(path) != expected["sha256"]:
-            raise ValueError(f"cannot resume: {path} is damaged (size or sha256 differs).")
-    return tag
+def set_aside(folder: Path) -> None:
+    """Clears the way for a fresh start: checkpoints of an earlier run in `folder` move to `folder`-before."""
+    if zero.rank() == 0:
+        before = folder.with_name(f"{folder.name}-before")
+        if (folder / CHECKPOINT_POINTER_NAME).is_file():
+            shutil.rmtree(before, ignore_errors=True)
+            folder.rename(before)
+            logger.warning("no --resume: checkpoints of an earlier run are now in %s", before)
+        shutil.rmtree(folder, ignore_errors=True)
+    zero.barrier()
 
 
-def write_manifest(folder: Path, step: int, world_size: int) -> None:
-    """Writes what `folder` holds, so that `verified_tag` can check it."""
-    files = {
-        name: {"num_bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
-        for name in _relative_files(folder)
-    }
-    _write_json(folder / _MANIFEST_NAME, {"step": step, "world_size": world_size, "files": files})
+def origin_of(engine: Any, step: int, config: TrainingConfig) -> Origin:
+    """Returns who this process and its peers are, after `step` steps."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
+    return Origin(step, zero.world_size(), zero.stage(engine), _model_sha256(engine.module), settings)
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checkpoint_for(engine: Any, folder: Path, config: TrainingConfig) -> tuple[str, Origin]:
+    """Returns the newest whole checkpoint, refusing one of another configuration."""
+    tag, origin = newest_whole(folder)
+    now = origin_of(engine, origin.step, config)
+    if origin.model_sha256 != now.model_sha256:
+        raise ValueError(
+            f"{folder / tag} is of another model (names, shapes or precision of parameters): resume with the recipe and"
+            " overrides that it was trained with, or start afresh without --resume."
+        )
+    changed = [
+        f"{name} was {origin.settings.get(name)}, is {value}"
+        for name, value in now.settings.items()
+        if origin.settings.get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder / tag} is of other settings ({'; '.join(changed)}): resume with those that it was trained with,"
+            " or start afresh without --resume."
+        )
+    return tag, origin
 
 
-def _relative_files(folder: Path) -> list[str]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MANIFEST_NAME)
-    return [path.relative_to(folder).as_posix() for path in paths]
+def _model_sha256(model: nn.Module) -> str:
+    """Returns a hash of what `model` is: the names, shapes and precisions of its parameters, not their values."""
+    told = (
+        f"{name} {tuple(getattr(one, 'ds_shape', one.shape))} {one.dtype} {one.requires_grad}"
+        for name, one in model.named_parameters()
+    )
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
-    temporary.replace(path)
+def _prune(folder: Path, newest: str) -> None:
+    """Removes older checkpoints past `NUM_KEPT`, and those of a course past `newest` that was given up."""
+    tags = checkpoint_tags(folder)
+    kept = tags[tags.index(newest) :][:NUM_KEPT]
+    for tag in tags:
+        if tag not in kept:
+            shutil.rmtree(folder / tag)

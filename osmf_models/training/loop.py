@@ -1,6 +1,7 @@
 """The one training loop: batches in, optimiser steps out, a heartbeat, logs, checkpoints.
 
-What is minimised comes in as a function; DeepSpeed stays in `zero.py`.
+A step whose gradient is no finite number is skipped, by all processes alike, and counted. What is minimised comes in as
+a function; DeepSpeed stays in `zero.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 from osmf_models.config import TrainingConfig
 from osmf_models.records import CHECKPOINTS_NAME, HEARTBEAT_NAME
 from osmf_models.training import zero
-from osmf_models.training.checkpoint import load_checkpoint, save_checkpoint
+from osmf_models.training.checkpoint import OnPhase, load_checkpoint, save_checkpoint, set_aside, tell_nobody
+from osmf_models.training.skipping import take_step
 from osmf_models.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,14 @@ StepLoss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training went: `final_metrics` are the means over the last tenth of the steps; `loss` is one of them."""
+    """How a training went.
+
+    Attributes:
+        first_step: where it began.
+        final_metrics: means over the last tenth of the steps, those that were skipped left out, `loss` among them; and
+            `num_skipped_steps` of the whole run.
+        seconds_per_step: of wall time.
+    """
 
     first_step: int
     final_metrics: dict[str, float]
@@ -46,28 +55,28 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 
 def train_step(engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig) -> dict[str, Tensor]:
-    """Takes one optimiser step and returns this rank's metrics, the loss among them; nothing waits for the device."""
+    """Takes one optimiser step, or skips it (see `skipping.py`), and returns this rank's metrics, with the loss."""
     zero.set_learning_rate(engine, learning_rate_at(step, config))
     loss, metrics = step_loss(step)
     engine.backward(loss)
-    engine.step()
+    take_step(engine)
     norm = zero.gradient_norm(engine)
     told = {"loss": loss, **metrics} if norm is None else {"loss": loss, "gradient_norm": norm, **metrics}
     return {name: value.detach() for name, value in told.items()}
 
 
-def read_metrics(metrics: list[dict[str, Tensor]], first_step: int) -> list[dict[str, float]]:
-    """Returns the means over ranks of each step's metrics, in one exchange; all ranks must bring as many steps.
+def read_metrics(metrics: dict[int, dict[str, Tensor]]) -> list[dict[str, float]]:
+    """Returns the means over ranks of each step's metrics, in one exchange; all ranks must bring the same steps.
 
     Raises:
         ValueError: when a loss or a gradient is no finite number, on all ranks alike.
     """
     if not metrics:
         return []
-    values = torch.stack([torch.stack([value.float() for value in step.values()]) for step in metrics])
-    means = zero.mean_over_ranks(values).tolist()
-    result = [dict(zip(metrics[0], row, strict=True)) for row in means]
-    for step, row in enumerate(result, first_step):
+    values = torch.stack([torch.stack([value.float() for value in step.values()]) for step in metrics.values()])
+    names = next(iter(metrics.values()))
+    result = [dict(zip(names, row, strict=True)) for row in zero.mean_over_ranks(values).tolist()]
+    for step, row in zip(metrics, result, strict=True):
         if not math.isfinite(row["loss"]):
             raise ValueError(f"the loss of step {step} is {row['loss']}: lower the learning rate.")
         if not 0.0 <= row.get("gradient_norm", 0.0) < math.inf:
@@ -76,43 +85,82 @@ def read_metrics(metrics: list[dict[str, Tensor]], first_step: int) -> list[dict
 
 
 def train(
-    engine: Any, step_loss: StepLoss, config: TrainingConfig, output: Path, is_resumed: bool = False
+    engine: Any,
+    step_loss: StepLoss,
+    config: TrainingConfig,
+    output: Path,
+    is_resumed: bool = False,
+    on_phase: OnPhase = tell_nobody,
 ) -> TrainingResult:
-    """Trains to `config.num_steps`, from the newest checkpoint if `is_resumed`.
+    """Trains to `config.num_steps`, from the newest whole checkpoint if `is_resumed`.
 
     Metrics stay on the device until something is written, so that a step waits for no other.
 
+    Args:
+        engine: around the model.
+        step_loss: what is minimised.
+        config: of the optimisation.
+        output: folder for metrics, the heartbeat and checkpoints.
+        is_resumed: go on; without it, checkpoints of an earlier run are set aside.
+        on_phase: told (phase, step) as each step, each report and each of `checkpoint.PHASES` begins.
+
     Raises:
-        ValueError: when a loss, a gradient or, before they are saved or handed over, a weight is no finite number, or
-            when nothing can be resumed. No checkpoint is written after such a step.
+        ValueError: on all ranks alike, when too many steps are skipped, when a loss that was learned from or, before
+            they are saved or handed over, a weight is no finite number, or when nothing can be resumed.
     """
     checkpoints = output / CHECKPOINTS_NAME
-    first_step = load_checkpoint(engine, checkpoints) if is_resumed else 0
+    first_step = 0
+    if is_resumed:
+        first_step = load_checkpoint(engine, checkpoints, config)
+    else:
+        set_aside(checkpoints)
     tracker = Tracker(output, zero.rank(), first_step)
     started = time.monotonic()
     recent: list[dict[str, float]] = []
-    unread: list[dict[str, Tensor]] = []
+    num_told = 0
+    unread: dict[int, dict[str, Tensor]] = {}
     for step in range(first_step, config.num_steps):
-        unread.append(train_step(engine, step_loss, step, config))
+        on_phase("step", step)
+        unread |= _step(engine, step_loss, step, config)
         done = step + 1
         is_last = done == config.num_steps
         is_reported = done % config.log_every == 0 or is_last
         is_saved = bool(config.checkpoint_every) and done % config.checkpoint_every == 0 and not is_last
         if is_reported or is_saved:
-            recent += read_metrics(unread, done - len(unread))
+            recent += read_metrics(unread)
             unread.clear()
-        if is_reported:
+        if is_reported and len(recent) > num_told:
+            on_phase("report", step)
             rate = (time.monotonic() - started) / (done - first_step)
-            _report(tracker, output, done, config, _averaged(recent[-config.log_every :]), rate)
-        # ZeRO-0 tells no norm of the gradient: what a broken one leaves behind is broken weights.
+            shown = {**_averaged(recent[num_told:]), "num_skipped_steps": float(engine.skipped_steps)}
+            num_told = len(recent)
+            _report(tracker, output, done, config, shown, rate)
+        # What learning from large finite numbers leaves behind is broken weights.
         if (is_saved or is_last) and not zero.has_finite_weights(engine.module):
             raise ValueError(f"after step {step} a weight is no finite number: lower the learning rate.")
         if is_saved:
-            save_checkpoint(engine, checkpoints, done)
-    if engine.skipped_steps:
-        raise ValueError(f"{engine.skipped_steps} optimiser steps were skipped: gradients overflowed.")
+            save_checkpoint(engine, checkpoints, done, config, on_phase)
     seconds = (time.monotonic() - started) / max(1, config.num_steps - first_step)
-    return TrainingResult(first_step, _averaged(recent[-max(1, config.num_steps // 10) :]), seconds)
+    final = _averaged(recent[-max(1, config.num_steps // 10) :])
+    return TrainingResult(first_step, {**final, "num_skipped_steps": float(engine.skipped_steps)}, seconds)
+
+
+def _step(engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig) -> dict[int, dict[str, Tensor]]:
+    """Takes one step and returns its metrics by its number, or nothing when it was skipped."""
+    before = engine.skipped_steps
+    metrics = train_step(engine, step_loss, step, config)
+    if engine.skipped_steps == before:
+        return {step: metrics}
+    own, count = float(metrics["loss"]), engine.skipped_steps
+    if zero.rank() == 0 or not math.isfinite(own):
+        told = "step %d is skipped: its gradient is no finite number (%d of at most %d so far); loss of process %d: %f"
+        logger.warning(told, step, count, config.max_skipped_steps, zero.rank(), own)
+    if count > config.max_skipped_steps:
+        raise ValueError(
+            f"{count} steps were skipped because their gradients were no finite numbers, the last one step {step}; "
+            f"max_skipped_steps is {config.max_skipped_steps}: lower the learning rate or look at the data."
+        )
+    return {}
 
 
 def write_heartbeat(output: Path, step: int, num_steps: int, eta_seconds: float, loss: float) -> None:
@@ -134,5 +182,6 @@ def _report(
         return
     tracker.log(done, {f"train/{name}": value for name, value in metrics.items()})
     write_heartbeat(output, done, config.num_steps, rate * (config.num_steps - done), metrics["loss"])
-    numbers = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    told = {name: value for name, value in metrics.items() if name != "num_skipped_steps" or value}
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
     logger.info("step %d/%d  %.2f s/step  %s", done, config.num_steps, rate, numbers)

@@ -6,19 +6,24 @@ Sockets are bound to the loopback device unless a launcher has said otherwise. C
 
 from __future__ import annotations
 
+import argparse
+import io
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from osmf_models.config import TrainingConfig, ZeroConfig
+from osmf_models.training.skipping import look_at_norm
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def deepspeed_config(
         "gradient_accumulation_steps": 1,
         "gradient_clipping": training.gradient_clip,
         "steps_per_print": 1_000_000_000,
-        # The training loop refuses gradients that are no numbers, so that DeepSpeed need not look through each of them.
+        # `skipping.py` looks at the gradient's norm, so that DeepSpeed need not look through each of them.
         "bf16": {"enabled": zero.precision == "bf16", "check_grad_overflow": False},
         "optimizer": {
             "type": "AdamW",
@@ -115,6 +120,7 @@ def build_engine(model: nn.Module, zero: ZeroConfig, training: TrainingConfig) -
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     config = deepspeed_config(zero, training, dist.get_world_size(), has_fused_optimizer=torch.cuda.is_available())
     engine, *_ = deepspeed.initialize(model=model, model_parameters=parameters, config=config)
+    look_at_norm(engine.optimizer)
     return engine
 
 
@@ -136,10 +142,18 @@ def gradient_norm(engine: Any) -> Tensor | None:
 
 def has_finite_weights(model: nn.Module) -> bool:
     """Returns whether every trained weight is a finite number on every process; all must call it."""
-    # Under ZeRO-3 a process holds its share of a parameter alone.
-    held = [getattr(one, "ds_tensor", one).detach() for one in model.parameters() if one.requires_grad]
+    held = [_held_share(one).detach() for one in model.parameters() if one.requires_grad]
     is_finite = torch.stack([torch.isfinite(part).all() for part in held]).all()
     return bool(mean_over_ranks(is_finite.float()) == 1.0)
+
+
+def _held_share(parameter: nn.Parameter) -> Tensor:
+    """Returns what this process holds of a parameter: under ZeRO-3 its share alone, without what fills that up."""
+    share = getattr(parameter, "ds_tensor", None)
+    if share is None:
+        return parameter
+    past = parameter.ds_numel - dist.get_rank() * share.numel()  # type: ignore[attr-defined]
+    return share.flatten()[: max(0, min(share.numel(), past))]
 
 
 def set_learning_rate(engine: Any, learning_rate: float) -> None:
@@ -159,6 +173,63 @@ def load_sharded(engine: Any, folder: Path, tag: str) -> dict[str, Any]:
     if path is None:
         raise ValueError(f"DeepSpeed could not load checkpoint {folder / tag}.")
     return client_state
+
+
+def convert_to_universal(checkpoint: Path, target: Path) -> None:
+    """Writes what a ZeRO-1, 2 or 3 checkpoint holds by the names of parameters, for any number of processes.
+
+    One process calls it. It unpickles: verify first.
+
+    Args:
+        checkpoint: its folder.
+        target: to write, somewhere below the folder that the checkpoint lies in.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    arguments = argparse.Namespace(
+        input_folder=checkpoint.name,
+        output_folder=str(target.relative_to(checkpoint.parent)),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    # It takes paths for patterns: from where the checkpoint lies they have no odd characters.
+    with chdir(checkpoint.parent), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        ds_to_universal.main(arguments)
+
+
+def load_universal(engine: Any, folder: Path, tag: str) -> dict[str, Any]:
+    """Reads what `convert_to_universal` wrote to `folder/tag` and returns the client state; all must call it."""
+    engine._config.load_universal_checkpoint = True
+    try:
+        return load_sharded(engine, folder, tag)
+    finally:
+        engine._config.load_universal_checkpoint = False
+
+
+def stage(engine: Any) -> int:
+    """The ZeRO stage that `engine` really runs."""
+    return int(engine.zero_optimization_stage())
+
+
+def from_first_rank(make: Callable[[], Value]) -> Value:
+    """Returns on all processes what `make` returns on the first.
+
+    Raises:
+        ValueError: on all processes, when `make` raises it on the first.
+    """
+    made: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            made[0] = make()
+        except ValueError as error:
+            made[1] = str(error)
+    dist.broadcast_object_list(made, src=0, device=device())
+    if made[1] is not None:
+        raise ValueError(made[1])
+    return made[0]
 
 
 def rank() -> int:

@@ -1,52 +1,184 @@
+"""Which checkpoint is found whole; nothing here is unpickled."""
+
 import json
+import logging
+import os
+import shutil
 
 import pytest
 
 from osmf_models.records import CHECKPOINT_POINTER_NAME
-from osmf_models.training.checkpoint import load_checkpoint, verified_tag, write_manifest
+from osmf_models.training import checkpoint
+from osmf_models.training.checkpoint import load_checkpoint
+from osmf_models.training.manifest import Origin, newest_whole, verified_origin, write_manifest, write_pointer
+
+OLDER, NEWER = "step-0000004", "step-0000008"
+SHARDS = ("zero/rank0.pt", "zero/rank1.pt")
+
+
+def write_checkpoint(folder, step):
+    (folder / "zero").mkdir(parents=True)
+    for number, name in enumerate(SHARDS):
+        (folder / name).write_bytes(f"state {step} {number}".encode())
+    write_manifest(folder, Origin(step, world_size=2, zero_stage=1, model_sha256="m", settings={"seed": 0}))
 
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    (tmp_path / "step-0000004" / "zero").mkdir(parents=True)
-    (tmp_path / "step-0000004" / "zero" / "rank0.pt").write_bytes(b"state")
-    write_manifest(tmp_path / "step-0000004", step=4, world_size=2)
-    (tmp_path / CHECKPOINT_POINTER_NAME).write_text(json.dumps({"tag": "step-0000004"}))
-    return tmp_path
+    """Two whole checkpoints, beside a folder that is none of them."""
+    folder = tmp_path / "checkpoints"
+    for step, tag in ((4, OLDER), (8, NEWER)):
+        write_checkpoint(folder / tag, step)
+    write_checkpoint(tmp_path / "step-0000012", 12)
+    write_pointer(folder, NEWER)
+    return folder
 
 
-def test_whole_checkpoint_is_accepted(checkpoints):
-    assert verified_tag(checkpoints, world_size=2) == "step-0000004"
+def flip_bit(path, offset, bit=0):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1 << bit
+    path.write_bytes(bytes(content))
 
 
-def test_no_checkpoint_is_an_error_and_no_fresh_start(tmp_path):
+def truncate(folder):
+    (folder / SHARDS[0]).write_bytes(b"stat")
+
+
+def lengthen(folder):
+    (folder / SHARDS[0]).write_bytes((folder / SHARDS[0]).read_bytes() + b"\0")
+
+
+def flip(folder):
+    flip_bit(folder / SHARDS[0], 3)
+
+
+def lose_shard(folder):
+    (folder / SHARDS[1]).unlink()
+
+
+def swap_shards(folder):
+    first, second = ((folder / name).read_bytes() for name in SHARDS)
+    (folder / SHARDS[0]).write_bytes(second)
+    (folder / SHARDS[1]).write_bytes(first)
+
+
+def take_shard_of_another(folder):
+    shutil.copy(folder.parent / OLDER / SHARDS[0], folder / SHARDS[0])
+
+
+def add_file(folder):
+    (folder / "zero" / "manifest.json").write_text("{}")
+
+
+def link_shard(folder):
+    elsewhere = folder.parent.parent / "elsewhere.pt"
+    (folder / SHARDS[0]).rename(elsewhere)
+    (folder / SHARDS[0]).symlink_to(elsewhere)
+
+
+def link_folder(folder):
+    folder.rename(folder.parent.parent / NEWER)
+    folder.symlink_to(folder.parent.parent / NEWER)
+
+
+def be_another(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.parent / OLDER, folder)
+
+
+def lose_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def claim_other_processes(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "world_size": 1}))
+
+
+DAMAGES = {
+    truncate: "rank0.pt is damaged",
+    lengthen: "rank0.pt is damaged",
+    flip: "rank0.pt is damaged",
+    lose_shard: "lacks or adds zero/rank1.pt",
+    swap_shards: "rank0.pt is damaged",
+    take_shard_of_another: "rank0.pt is damaged",
+    add_file: "lacks or adds zero/manifest.json",
+    link_shard: "rank0.pt is damaged",
+    link_folder: "is a link to elsewhere",
+    be_another: "damaged or another checkpoint's",
+    lose_manifest: "manifest of .* is broken",
+    claim_other_processes: "damaged or another checkpoint's",
+}
+
+
+def test_newest_whole_checkpoint_is_used_and_nothing_said(checkpoints, caplog):
+    tag, origin = newest_whole(checkpoints)
+    assert (tag, origin.step, origin.world_size) == (NEWER, 8, 2)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_checkpoint_gives_way_to_the_one_before(checkpoints, caplog, damage):
+    damage(checkpoints / NEWER)
+    with pytest.raises(ValueError, match=DAMAGES[damage]):
+        verified_origin(checkpoints / NEWER)
+    assert newest_whole(checkpoints)[0] == OLDER
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert NEWER in record.getMessage()
+    assert f"checkpoint {OLDER} is whole and used instead" in record.getMessage()
+
+
+def test_every_flipped_bit_is_found(checkpoints):
+    """Whichever bit of whichever file: 100%. A manifest that says the same in other words is not damaged."""
+    folder = checkpoints / NEWER
+    whole = verified_origin(folder)
+    for path in (folder / SHARDS[0], folder / "manifest.json"):
+        before = path.read_bytes()
+        for offset in range(len(before)):
+            flip_bit(path, offset, bit=offset % 8)
+            try:
+                found = verified_origin(folder)
+            except ValueError:
+                found = None
+            is_same_text = path.name == "manifest.json" and before[offset : offset + 1].isspace()
+            assert found is None or (is_same_text and found == whole), (path, offset)
+            path.write_bytes(before)
+
+
+def test_no_whole_checkpoint_is_an_error_and_no_fresh_start(checkpoints, tmp_path):
+    for tag in (OLDER, NEWER):
+        truncate(checkpoints / tag)
+    with pytest.raises(ValueError, match=f"no whole checkpoint.*{NEWER}.*damaged.*{OLDER}.*damaged.*Without --resume"):
+        newest_whole(checkpoints)
     with pytest.raises(ValueError, match="nothing to resume"):
-        verified_tag(tmp_path, world_size=1)
+        newest_whole(tmp_path / "none")
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"tag": "step-0000009"}'])
-def test_broken_pointer_is_refused(checkpoints, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "missing or broken"),
+        ("{}", "missing or broken"),
+        ('{"tag": "../step-0000012"}', "points to '../step-0000012', which is no checkpoint here"),
+        ('{"tag": "step-0000012"}', "points to 'step-0000012', which is no checkpoint here"),
+        ('{"tag": ["step-0000008"]}', "which is no checkpoint here"),
+    ],
+)
+def test_broken_pointer_is_told_and_the_newest_whole_checkpoint_used(checkpoints, caplog, text, message):
     (checkpoints / CHECKPOINT_POINTER_NAME).write_text(text)
-    with pytest.raises(ValueError, match="pointer or manifest is broken"):
-        verified_tag(checkpoints, world_size=2)
+    assert newest_whole(checkpoints)[0] == NEWER
+    assert message in caplog.text
 
 
-def test_other_number_of_processes_is_refused(checkpoints):
-    with pytest.raises(ValueError, match="written by 2 processes, now 1"):
-        verified_tag(checkpoints, world_size=1)
+def test_pointer_that_a_kill_left_behind_is_overtaken(checkpoints):
+    write_pointer(checkpoints, OLDER)
+    assert newest_whole(checkpoints)[0] == NEWER
 
 
-@pytest.mark.parametrize("content", [b"stat", b"stats", b"staty"])
-def test_damaged_file_is_refused(checkpoints, content):
-    (checkpoints / "step-0000004" / "zero" / "rank0.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
-        verified_tag(checkpoints, world_size=2)
-
-
-def test_added_file_is_refused(checkpoints):
-    (checkpoints / "step-0000004" / "more.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"lacks or adds \['more.pt'\]"):
-        verified_tag(checkpoints, world_size=2)
+def test_unreadable_file_is_damage(checkpoints):
+    (checkpoints / NEWER / SHARDS[0]).unlink()
+    os.mkfifo(checkpoints / NEWER / "pipe")
+    assert newest_whole(checkpoints)[0] == OLDER
 
 
 def test_broken_checkpoint_never_reaches_deepspeed(checkpoints, monkeypatch):
@@ -55,8 +187,17 @@ def test_broken_checkpoint_never_reaches_deepspeed(checkpoints, monkeypatch):
     def unpickle(*_):
         raise AssertionError("reached DeepSpeed")
 
-    monkeypatch.setattr("osmf_models.training.zero.load_sharded", unpickle)
-    monkeypatch.setattr("osmf_models.training.zero.world_size", lambda: 2)
-    (checkpoints / "step-0000004" / "zero" / "rank0.pt").write_bytes(b"evil!")
+    for name in ("load_sharded", "load_universal", "convert_to_universal"):
+        monkeypatch.setattr(f"osmf_models.training.zero.{name}", unpickle)
+    monkeypatch.setattr("osmf_models.training.zero.from_first_rank", lambda make: make())
+    for tag in (OLDER, NEWER):
+        flip(checkpoints / tag)
     with pytest.raises(ValueError, match="damaged"):
-        load_checkpoint(engine=None, folder=checkpoints)
+        load_checkpoint(None, checkpoints, None)
+
+
+def test_as_many_checkpoints_are_kept_as_are_needed_to_fall_back(checkpoints):
+    """Those newer than the one just written are of a course that was given up."""
+    write_checkpoint(checkpoints / "step-0000006", 6)
+    checkpoint._prune(checkpoints, "step-0000006")
+    assert sorted(path.name for path in checkpoints.glob("step-*")) == [OLDER, "step-0000006"]

@@ -102,12 +102,12 @@ def test_broken_step_is_named_when_metrics_are_read(monkeypatch, broken, message
     monkeypatch.setattr("osmf_models.training.zero.mean_over_ranks", lambda values: values)
     sound = {"loss": 1.0, "gradient_norm": 0.5}
     steps = [{name: torch.tensor(value) for name, value in step.items()} for step in (sound, {**sound, **broken})]
-    assert read_metrics(steps[:1], first_step=5) == [sound]
+    assert read_metrics({5: steps[0]}) == [sound]
     with pytest.raises(ValueError, match=message):
-        read_metrics(steps, first_step=5)
+        read_metrics({5: steps[0], 6: steps[1]})
 
 
-BROKEN_GRADIENT = """
+BROKEN_WEIGHT = """
 import sys
 from pathlib import Path
 import torch
@@ -122,8 +122,9 @@ with zero.process_group():
 
     def loss_of(step):
         loss = engine(torch.ones(1, 4)).square().mean()
-        # Adds 0, whose gradient is 0 times infinity.
-        return (loss + 0.0 * torch.sqrt(0.0 * loss) if step == broken_step else loss), {}
+        if step == broken_step:
+            engine.module.bias.data.fill_(torch.inf)
+        return loss, {}
 
     try:
         train(engine, loss_of, config, output)
@@ -133,8 +134,10 @@ with zero.process_group():
 
 
 @pytest.mark.parametrize(("broken_step", "num_checkpoints"), [(1, 0), (3, 1)])
-def test_weights_that_a_finite_loss_broke_are_neither_saved_nor_handed_over(tmp_path, broken_step, num_checkpoints):
-    arguments = [sys.executable, "-c", BROKEN_GRADIENT, str(broken_step), str(tmp_path)]
+def test_weights_that_broke_after_a_finite_loss_are_neither_saved_nor_handed_over(
+    tmp_path, broken_step, num_checkpoints
+):
+    arguments = [sys.executable, "-c", BROKEN_WEIGHT, str(broken_step), str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert f"after step {broken_step} a weight is no finite number" in done.stderr

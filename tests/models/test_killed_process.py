@@ -1,0 +1,39 @@
+"""One process of a stage is killed: torch's launcher ends the whole job."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+
+@pytest.mark.slow
+def test_one_killed_process_ends_the_job_in_under_a_minute(export_folder, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-addr", "127.0.0.1", "--master-port", str(port), "--log-dir", str(tmp_path / "torchrun")]
+    stage = ["-m", "osmf_models.stages.pretrain", "--recipe", "tiny", "--data", export_folder, "--output", tmp_path]
+    stage += ["--set", "pretraining.training.num_steps=100000", "--set", "pretraining.training.checkpoint_every=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(map(str, [*launcher, *stage]), env=environment, stderr=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "heartbeat.json").exists():
+            assert job.poll() is None
+            time.sleep(0.5)
+        workers = psutil.Process(job.pid).children()
+        (second,) = [worker for worker in workers if worker.environ().get("RANK") == "1"]
+        second.kill()
+        killed_at = time.monotonic()
+        assert job.wait(timeout=60) != 0
+        assert time.monotonic() - killed_at < 60
+        assert not any(worker.is_running() for worker in workers)
+        assert not (tmp_path / "run.json").exists()
+    finally:
+        job.kill()

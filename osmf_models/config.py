@@ -16,6 +16,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "label": ("probability", "strength"),
     "error_space": ("clean", "velocity"),
     "pair_groups": ("own", "null", "shuffled"),
+    "reference": ("cached", "forward"),
 }
 
 
@@ -137,34 +138,63 @@ class PretrainingConfig:
 
 @dataclass(frozen=True)
 class DpoConfig:
-    """What Group-DPO minimises.
+    """What Group-DPO minimises; `docs/group_dpo.md` explains it.
 
     Attributes:
         training: its optimisation.
         beta: multiplier in u = -beta/2 * D, D the difference of the error differences.
         preference_weight: weight of the preference loss; 0 leaves fine-tuning on the chosen pictures, a control.
         anchor_weight: weight of the policy's error on the chosen picture.
+        rejected_safeguard: mu in (0, 1], how much of a pair's progress on its chosen picture the push away from the
+            rejected one must leave; 0 leaves that push as it is.
+        contrast_weight: weight of the contrast of one picture under two groups that contradict each other.
         label: the target q: `probability` that the chosen one is better, or the `strength` of its lead.
         error_space: `clean` image or `velocity`.
         time_power: t = 1 - uniform^power; above 1 it moves the draws to high noise (t = 1 is noise).
         pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
             control: one size fits all); a group of its scope drawn afresh (`shuffled`, a control).
-        is_group_balanced: draw groups evenly, then one of the group's pairs.
+        is_group_balanced: draw groups evenly, then one of the group's pairs: every group weighs the same.
+        reference: its errors are `cached` before training, or a frozen copy runs `forward` beside the policy.
         num_evaluation_pairs: held-out pairs judged before and after.
         num_evaluation_draws: shared draws of noise and time per judged pair.
+        evaluate_every: steps between two judgements that decide which weights are kept; 0 keeps the last.
+        patience: judgements without a better one that end the training; 0 ends it never.
+        chosen_error_slack: share by which the chosen error may exceed the reference's in weights worth keeping.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     beta: float = 200.0
     preference_weight: float = 1.0
     anchor_weight: float = 10.0
+    rejected_safeguard: float = 0.0
+    contrast_weight: float = 0.0
     label: str = "probability"
     error_space: str = "clean"
     time_power: float = 2.0
     pair_groups: str = "own"
     is_group_balanced: bool = True
+    reference: str = "cached"
     num_evaluation_pairs: int = 64
     num_evaluation_draws: int = 16
+    evaluate_every: int = 0
+    patience: int = 0
+    chosen_error_slack: float = 0.02
+
+    def check(self) -> None:
+        """Looks at values that the types allow.
+
+        Raises:
+            ValueError: when one is out of range, or two do not go together.
+        """
+        if not 0.0 <= self.rejected_safeguard <= 1.0:
+            raise ValueError(f"dpo.rejected_safeguard {self.rejected_safeguard} must lie in [0, 1].")
+        for name in ("contrast_weight", "chosen_error_slack", "evaluate_every", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"dpo.{name} {getattr(self, name)} must not be below 0.")
+        if self.contrast_weight > 0.0 and self.pair_groups != "own":
+            raise ValueError("dpo.contrast_weight needs each pair's own group: dpo.pair_groups=own.")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("dpo.patience counts judgements: set dpo.evaluate_every too.")
 
 
 @dataclass(frozen=True)

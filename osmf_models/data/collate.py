@@ -68,13 +68,42 @@ class GenerationBatch:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A second group for each pair, which chooses the other picture.
+
+    Attributes:
+        group_features: normalised, of that group, or of the pair's own where there is none, (B, F).
+        target: its label for the picture that the pair rejects, (B,).
+        is_known: where there is such a group, (B,).
+    """
+
+    group_features: Tensor
+    target: Tensor
+    is_known: Tensor
+
+
+@dataclass(frozen=True)
 class PairBatch:
-    """Preference pairs; `target` is q, the soft label of the chosen one, (B,); `group_index` rows of groups, (B,)."""
+    """Preference pairs of this rank.
+
+    Attributes:
+        condition: of both pictures of a pair.
+        pictures: (P,).
+        target: q, the soft label of the chosen one, (B,).
+        group_index: rows of groups, (B,).
+        contrast: contradicting groups; None where the frame of pairs names none.
+    """
 
     condition: Condition
     pictures: PictureBatch
     target: Tensor
     group_index: Tensor
+    contrast: Contrast | None = None
+
+    def under_contrast(self) -> PairBatch:
+        """Returns the same pictures, noise and times, each pair under the group that contradicts it."""
+        assert self.contrast is not None  # the frame of pairs names contradicting groups
+        return replace(self, condition=replace(self.condition, group_features=self.contrast.group_features))
 
 
 @dataclass(frozen=True)
@@ -168,7 +197,8 @@ def collate_pairs(
         time=chosen.time.repeat(2),
     )
     target = torch.tensor(rows.target.to_numpy(np.float32))
-    return PairBatch(condition, pictures, target, torch.tensor(rows.group_index.to_numpy()))
+    contrast = _contrast(export, rows) if "contrast_group_index" in rows else None
+    return PairBatch(condition, pictures, target, torch.tensor(rows.group_index.to_numpy()), contrast)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -219,6 +249,16 @@ def _condition(
         titles=["" if drop else title for title, drop in zip(titles, draws[:, 1] < dropout.text, strict=True)],
         group_features=torch.tensor(export.group_features[group_index.to_numpy()]),
         is_null_group=torch.tensor(draws[:, 0] < dropout.group),
+    )
+
+
+def _contrast(export: TrainingExport, rows: pd.DataFrame) -> Contrast:
+    is_known = rows.contrast_group_index.to_numpy() >= 0
+    group_index = np.where(is_known, rows.contrast_group_index, rows.group_index)
+    return Contrast(
+        group_features=torch.tensor(export.group_features[group_index]),
+        target=torch.tensor(rows.contrast_target.to_numpy(np.float32)),
+        is_known=torch.tensor(is_known),
     )
 
 

@@ -174,8 +174,9 @@ def _linked(
     """Returns `rows` with row numbers instead of ids, and how many rows were left out for want of a picture."""
     rows = rows.copy()
     rows["group_index"] = pd.Index(groups.group_id).get_indexer(rows.group_id)
-    if (rows.group_index < 0).any():
-        raise ValueError(f"group {rows.group_id[rows.group_index < 0].iloc[0]!r} is used and not in table groups.")
+    unknown = rows.group_id[rows.group_index < 0]
+    if len(unknown):
+        raise ValueError(f"{len(unknown)} rows are of groups that are not in table groups, as {unknown.iloc[0]!r}.")
     creative_ids, product_index = pd.Index(creatives.creative_id), creatives.product_index.to_numpy()
     has_picture = np.ones(len(rows), bool)
     for name, column in creative_columns.items():

@@ -11,22 +11,61 @@ import pandas as pd
 from osmf_models.config import DpoConfig
 from osmf_models.data.dataset import TrainingExport
 
+_TIE = 1e-6  # a label this near to a half tells nothing
+
 
 def pairs_of_split(export: TrainingExport, dpo: DpoConfig, split: str) -> pd.DataFrame:
     """Returns the rows of `export.pairs` to use, with their soft label q as column `target`.
 
     Raises:
-        ValueError: when there are none.
+        ValueError: when there are none, when a label is no share, or when nothing can be learned from pairs to train
+            on: one group alone, or no order in any pair.
     """
     wants_root = dpo.pair_groups == "null"
     pairs = export.pairs[(export.pairs.split == split) & (export.pairs.is_scope_root == wants_root)]
     if pairs.empty:
         kind = "scope roots'" if wants_root else "groups'"
-        raise ValueError(f"the export has no {kind} pairs of split {split} with pictures.")
+        left_out = f" ({export.num_pairs_without_picture} pairs lack a picture)"
+        raise ValueError(f"the export has no {kind} pairs of split {split} with pictures{left_out}.")
     pairs = pairs.assign(target=_target(pairs, dpo.label)).reset_index(drop=True)
+    if not pairs.target.between(0.0, 1.0).all():
+        raise ValueError(f"a pair's {dpo.label} label is no number in [0, 1]: export again.")
+    if split == "train":
+        _check_can_teach(pairs, dpo)
     if dpo.pair_groups == "shuffled" and split == "train":
         return pairs.assign(group_index=_shuffled_groups(pairs, export, dpo.training.seed))
-    return pairs
+    return with_contrast(pairs, dpo.training.seed) if dpo.contrast_weight > 0.0 and split == "train" else pairs
+
+
+def with_contrast(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Returns `pairs` with a contradicting group beside each: one that has the same two creatives the other way round.
+
+    Columns added: `contrast_group_index`, -1 where there is none, and `contrast_target`, that group's label for the
+    creative that it chooses. Of several groups one is drawn, evenly.
+
+    Raises:
+        ValueError: when no pair is contradicted.
+    """
+    flipped = pairs[["scope", "chosen_index", "rejected_index", "group_index", "target"]].set_axis(
+        ["scope", "rejected_index", "chosen_index", "contrast_group_index", "contrast_target"], axis=1
+    )
+    numbered = pairs[["scope", "chosen_index", "rejected_index"]].assign(row=np.arange(len(pairs)))
+    both = numbered.merge(flipped, on=["scope", "chosen_index", "rejected_index"])
+    if both.empty:
+        raise ValueError("dpo.contrast_weight needs contradiction pairs, and no pair of split train is contradicted.")
+    drawn = both.assign(order=np.random.default_rng((seed, 2)).uniform(size=len(both))).sort_values(["row", "order"])
+    one_each = drawn.groupby("row").first().reindex(np.arange(len(pairs)))
+    return pairs.assign(
+        contrast_group_index=one_each.contrast_group_index.fillna(-1).astype(np.int64).to_numpy(),
+        contrast_target=one_each.contrast_target.fillna(0.5).to_numpy(),
+    )
+
+
+def _check_can_teach(pairs: pd.DataFrame, dpo: DpoConfig) -> None:
+    if dpo.pair_groups != "null" and pairs.group_index.nunique() == 1:
+        raise ValueError("all pairs of split train speak for one group: one size is all that they teach.")
+    if dpo.preference_weight > 0.0 and (pairs.target - 0.5).abs().max() < _TIE:
+        raise ValueError(f"all pairs of split train are tied: by their {dpo.label} no picture is the better one.")
 
 
 def _target(pairs: pd.DataFrame, label: str) -> pd.Series:

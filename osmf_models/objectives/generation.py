@@ -23,6 +23,13 @@ def scene_errors(predicted: Tensor, target: Tensor, masks: Tensor) -> Tensor:
     return (squared * scene).sum((1, 2, 3)) / scene.sum((1, 2, 3)).clamp(min=1.0)
 
 
+def scene_error_gradients(predicted: Tensor, target: Tensor, masks: Tensor) -> Tensor:
+    """Returns the gradient of each picture's scene error by its own prediction, (P, C, H, W); arguments as there."""
+    scene = 1.0 - masks
+    num_values = predicted.shape[1] * scene.sum((1, 2, 3), keepdim=True).clamp(min=1.0)
+    return 2.0 * scene * (predicted - target) / num_values
+
+
 def velocity_errors(clean_errors: Tensor, time: Tensor) -> Tensor:
     """Returns velocity errors (P,) of clean-image errors (P,): v̂ - v = (x_0 - x̂_0) / t on the straight path."""
     return clean_errors / time.square()

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from osmf_models.config import DpoConfig
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch
-from osmf_models.data.pairs import pairs_of_split
+from osmf_models.data.pairs import pairs_of_split, with_contrast
 
 DROPOUT = Dropout(group=0.3, text=0.3)
 
@@ -89,3 +92,77 @@ def test_strength_label_is_the_bradley_terry_share(export):
 def test_export_without_such_pairs_is_refused(export):
     with pytest.raises(ValueError, match="no groups' pairs of split nowhere"):
         pairs_of_split(export, DpoConfig(), "nowhere")
+
+
+def with_pairs(export, **columns):
+    return replace(export, pairs=export.pairs.assign(**columns))
+
+
+def test_pairs_of_one_group_alone_are_refused(export):
+    with pytest.raises(ValueError, match="speak for one group"):
+        pairs_of_split(with_pairs(export, group_index=0), DpoConfig(), "train")
+    assert len(pairs_of_split(with_pairs(export, group_index=0), DpoConfig(pair_groups="null"), "train"))
+
+
+@pytest.mark.parametrize(
+    ("label", "tied"), [("probability", {"chosen_better_probability": 0.5}), ("strength", {"log_rate_ratio": 0.0})]
+)
+def test_pairs_that_are_all_tied_are_refused(export, label, tied):
+    with pytest.raises(ValueError, match=f"all pairs of split train are tied: by their {label}"):
+        pairs_of_split(with_pairs(export, **tied), DpoConfig(label=label), "train")
+    chosen_only = DpoConfig(label=label, preference_weight=0.0)
+    assert len(pairs_of_split(with_pairs(export, **tied), chosen_only, "train"))
+
+
+def test_label_that_is_no_share_is_refused(export):
+    with pytest.raises(ValueError, match=r"label is no number in \[0, 1\]"):
+        pairs_of_split(with_pairs(export, chosen_better_probability=np.nan), DpoConfig(), "train")
+
+
+def test_want_of_pictures_is_told_where_no_pair_is_left(export):
+    left = replace(export, pairs=export.pairs.head(0), num_pairs_without_picture=7)
+    with pytest.raises(ValueError, match=r"no groups' pairs of split train with pictures \(7 pairs lack"):
+        pairs_of_split(left, DpoConfig(), "train")
+
+
+def some_pairs(*rows):
+    names = ["scope", "chosen_index", "rejected_index", "group_index", "target"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_contradicting_group_has_the_same_two_creatives_the_other_way_round():
+    pairs = some_pairs(
+        ("shoes", 1, 2, 0, 0.9),
+        ("shoes", 2, 1, 5, 0.8),  # contradicts the first
+        ("lamps", 2, 1, 6, 0.7),  # of another scope
+        ("shoes", 1, 3, 0, 0.9),  # another picture
+    )
+    found = with_contrast(pairs, seed=0)
+    assert found.contrast_group_index.tolist() == [5, 0, -1, -1]
+    assert found.contrast_target.tolist() == [0.8, 0.9, 0.5, 0.5]
+    assert found[pairs.columns].equals(pairs)
+
+
+def test_one_of_several_contradicting_groups_is_drawn():
+    pairs = some_pairs(*[("shoes", 1, 2, 0, 0.9)] * 100, ("shoes", 2, 1, 5, 0.8), ("shoes", 2, 1, 6, 0.8))
+    drawn = with_contrast(pairs, seed=0).contrast_group_index.head(100)
+    assert 30 < (drawn == 5).sum() < 70
+    assert set(drawn) == {5, 6}
+
+
+def test_contrast_without_contradictions_is_refused():
+    with pytest.raises(ValueError, match="no pair of split train is contradicted"):
+        with_contrast(some_pairs(("shoes", 1, 2, 0, 0.9)), seed=0)
+
+
+def test_contrast_changes_no_draw(export):
+    key = BatchKey.of_rank(0, 3, 8, 0, 1)
+    plain, contrasted = (
+        draw_pair_batch(
+            export, pairs_of_split(export, DpoConfig(contrast_weight=w), "train"), key, Dropout(), lambda u: u, True
+        )
+        for w in (0.0, 1.0)
+    )
+    assert plain.contrast is None
+    assert torch.equal(plain.pictures.noise, contrasted.pictures.noise)
+    assert torch.equal(plain.group_index, contrasted.group_index)

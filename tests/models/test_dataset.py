@@ -91,7 +91,7 @@ def test_other_columns_are_refused(copy):
 
 def test_pair_of_an_unknown_group_is_refused(copy):
     rewrite(copy, "preference_pairs", lambda table: with_first(table, "group_id", "g99"))
-    with pytest.raises(ValueError, match="'g99'"):
+    with pytest.raises(ValueError, match="1 rows are of groups that are not in table groups, as 'g99'"):
         load_export(copy, DataConfig())
 
 

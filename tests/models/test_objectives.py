@@ -5,8 +5,21 @@ import torch
 from torch import tensor
 
 from osmf_models.objectives.comprehension import description_loss
-from osmf_models.objectives.generation import generation_loss, scene_errors, velocity_errors
-from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, group_preference_loss
+from osmf_models.objectives.generation import (
+    generation_loss,
+    scene_error_gradients,
+    scene_errors,
+    velocity_errors,
+)
+from osmf_models.objectives.group_preference import (
+    ContrastErrors,
+    PairErrors,
+    accuracy_by_group,
+    group_contrast_loss,
+    group_preference_loss,
+    safe_rejected_scale,
+    statistics_by_group,
+)
 
 REFERENCE = PairErrors(chosen=tensor([0.5, 0.4]), rejected=tensor([0.5, 0.6]))
 POLICY = PairErrors(chosen=tensor([0.4, 0.5]), rejected=tensor([0.6, 0.6]))
@@ -66,6 +79,114 @@ def test_soft_label_stops_where_the_margin_says_as_much():
     policy = PairErrors.from_pictures(errors)
     group_preference_loss(policy, PairErrors(tensor([0.5]), tensor([0.5])), tensor([0.8]), beta=8.0).loss.backward()
     torch.testing.assert_close(errors.grad, torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_both_errors_can_grow_while_the_loss_falls_so_the_chosen_error_is_told():
+    """D = (0.6 - 0.5) - (0.9 - 0.5) = -0.3, u = 1.5: a better loss than log 2 from two worse pictures."""
+    policy, reference = PairErrors(tensor([0.6]), tensor([0.9])), PairErrors(tensor([0.5]), tensor([0.5]))
+    result = group_preference_loss(policy, reference, tensor([1.0]), beta=10.0)
+    assert float(result.loss) == pytest.approx(math.log(1 + math.exp(-1.5)))
+    assert (
+        float(result.loss)
+        < math.log(2)
+        < float(group_preference_loss(policy, reference, tensor([1.0]), beta=10.0, anchor_weight=1.0).loss)
+    )
+    told = statistics_by_group(policy, reference, tensor([3]), beta=10.0)[3]
+    assert (told.num_pairs, told.accuracy) == (1, 1.0)
+    assert (told.reward_margin, told.chosen_error_change, told.rejected_error_change) == pytest.approx((1.5, 0.1, 0.4))
+
+
+def gradients(*rows):
+    return tensor(rows).reshape(len(rows), 1, 1, 2)
+
+
+def test_safe_scale_by_hand():
+    """|g_c|^2 = 4. Products 2, 8, -2, 0: bounds 0.4 * 2 = 0.8 and 0.4 * 0.5 = 0.2; none where pushing away helps."""
+    chosen = gradients((2.0, 0.0), (2.0, 0.0), (2.0, 0.0), (2.0, 0.0))
+    rejected = gradients((1.0, 1.0), (4.0, 0.0), (-1.0, 3.0), (0.0, 5.0))
+    torch.testing.assert_close(safe_rejected_scale(chosen, rejected, mu=0.6), tensor([0.8, 0.2, 1.0, 1.0]))
+    torch.testing.assert_close(safe_rejected_scale(chosen, rejected, mu=0.0), tensor([1.0, 0.5, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.6, 1.0])
+def test_safe_step_does_not_raise_the_chosen_error(mu):
+    generator = torch.Generator().manual_seed(0)
+    chosen, noise = (torch.randn(200, 3, 4, 4, generator=generator) for _ in range(2))
+    rejected = 1.5 * chosen + noise
+    squared = chosen.square().sum((1, 2, 3))
+
+    def change(scale):
+        return ((-chosen + scale.view(-1, 1, 1, 1) * rejected) * chosen).sum((1, 2, 3)) / squared
+
+    assert (change(torch.ones(200)) > 0).any()  # unscaled steps do raise it
+    assert (change(safe_rejected_scale(chosen, rejected, mu)) <= -mu + 1e-5).all()
+
+
+def test_rejected_scale_reaches_the_gradient_and_not_the_loss():
+    """As in the test of directions, -σ(0) * beta/2 * (-1, 1), with a quarter of the push away."""
+    errors = torch.tensor([0.5, 0.5], requires_grad=True)
+    reference = PairErrors(tensor([0.5]), tensor([0.5]))
+    result = group_preference_loss(
+        PairErrors.from_pictures(errors), reference, tensor([1.0]), beta=8.0, rejected_scale=tensor([0.25])
+    )
+    assert float(result.loss.detach()) == pytest.approx(math.log(2))
+    result.loss.backward()
+    torch.testing.assert_close(errors.grad, tensor([2.0, -0.5]))
+
+
+def test_pair_past_its_label_moves_back_unscaled():
+    """At u = log 4 the model says 0.8 and the label 0.6: beta/2 * (q - 0.8) = -0.8 on the chosen, 0.8 on the other."""
+    margin = math.log(4.0)
+    errors = torch.tensor([0.5 - margin / 8.0, 0.5 + margin / 8.0], requires_grad=True)
+    reference = PairErrors(tensor([0.5]), tensor([0.5]))
+    group_preference_loss(
+        PairErrors.from_pictures(errors), reference, tensor([0.6]), beta=8.0, rejected_scale=tensor([0.25])
+    ).loss.backward()
+    torch.testing.assert_close(errors.grad, tensor([-0.8, 0.8]), atol=1e-5, rtol=0)
+
+
+def test_gradient_of_scene_errors_is_that_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = (torch.randn(2, 3, 4, 4, generator=generator) for _ in range(2))
+    masks = torch.rand(2, 1, 4, 4, generator=generator)
+    predicted.requires_grad_()
+    scene_errors(predicted, target, masks).sum().backward()
+    torch.testing.assert_close(scene_error_gradients(predicted.detach(), target, masks), predicted.grad)
+
+
+# One picture of each pair under two groups. Chosen: (0.4 - 0.5) - (0.6 - 0.5) = -0.2, u = 1 with beta 10; rejected,
+# which the other group chooses: (0.5 - 0.5) - (0.4 - 0.5) = 0.1, u = -0.5. The second pair is contradicted by nobody.
+CONTRAST = ContrastErrors(
+    own=PairErrors(tensor([0.4, 9.0]), tensor([0.4, 9.0])), other=PairErrors(tensor([0.6, 0.0]), tensor([0.5, 0.0]))
+)
+CONTRAST_REFERENCE = ContrastErrors(*(PairErrors(tensor([0.5, 0.5]), tensor([0.5, 0.5])) for _ in range(2)))
+
+
+def test_contrast_by_hand():
+    result = group_contrast_loss(
+        CONTRAST,
+        CONTRAST_REFERENCE,
+        target=tensor([1.0, 1.0]),
+        other_target=tensor([0.8, 0.5]),
+        is_known=tensor([True, False]),
+        beta=10.0,
+    )
+    torch.testing.assert_close(result.chosen_margin, tensor([1.0, 0.0]))
+    torch.testing.assert_close(result.rejected_margin, tensor([-0.5, 0.0]))
+    chosen = -log_sigmoid(1.0)  # 0.3133
+    rejected = -(0.8 * log_sigmoid(-0.5) + 0.2 * log_sigmoid(0.5))  # 0.8741
+    assert float(result.loss) == pytest.approx((chosen + rejected) / 2 / 2)
+
+
+def test_model_without_ears_for_the_group_has_no_contrast():
+    """However well it tells pictures apart: the same errors under both groups."""
+    errors = PairErrors(tensor([0.1, 0.2]), tensor([0.9, 0.8]))
+    known, certain = tensor([True, True]), tensor([1.0, 1.0])
+    result = group_contrast_loss(
+        ContrastErrors(errors, errors), CONTRAST_REFERENCE, certain, certain, known, beta=200.0
+    )
+    assert result.chosen_margin.tolist() == result.rejected_margin.tolist() == [0.0, 0.0]
+    assert float(result.loss) == pytest.approx(math.log(2))
 
 
 def test_accuracy_by_group_counts_a_tie_half():

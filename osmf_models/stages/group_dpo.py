@@ -1,46 +1,75 @@
 """Stage `group_dpo`: makes a pretrained model draw what each group prefers.
 
     python -m osmf_models.stages.group_dpo --recipe tiny --data EXPORT --pretrained DIR --output DIR
-        [--global-pairs] [--resume] [--set a.b=value]
+        [--global-pairs] [--reference-cache DIR] [--resume] [--set a.b=value]
 
 `--global-pairs` trains the control: the scope roots' pairs under the null group, one size for all. Writes OUTPUT/model
-(a `GroupAdPipeline`), OUTPUT/sample_grid.png, and OUTPUT/run.json last. The loss belongs in
-`objectives/group_preference.py`, judging pairs in `training/pair_errors.py`.
+(a `GroupAdPipeline`), OUTPUT/sample_grid.png, OUTPUT/held_out_groups.json (judged pairs, group by group), and
+OUTPUT/run.json last. The reference's errors lie in OUTPUT, or in the folder of `--reference-cache` that runs share. The
+loss belongs in `objectives/group_preference.py`, the step in `training/preference_step.py`, judging pairs in
+`training/pair_errors.py`, which weights are kept in `training/best.py`.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from osmf_models.config import DpoConfig, RunConfig
 from osmf_models.data.ahead import DrawnAhead
-from osmf_models.data.collate import BatchKey, Dropout, PairBatch, draw_pair_batch, pinned, to_device
+from osmf_models.data.collate import PairBatch, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.pairs import pairs_of_split
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
-from osmf_models.model.path import biased_time
 from osmf_models.model.pipeline import GroupAdPipeline
-from osmf_models.objectives.group_preference import accuracy_by_group, group_preference_loss
+from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
-from osmf_models.training.loop import StepLoss, train
-from osmf_models.training.pair_errors import EvaluatedPairs, evaluate_pairs, pair_errors
+from osmf_models.training.best import BestWeights, Judgement, StoppingRule
+from osmf_models.training.loop import train
+from osmf_models.training.pair_errors import EvaluatedPairs, held_out_pairs, judge_pairs
+from osmf_models.training.preference_step import (
+    DrawPairs,
+    ReferenceOf,
+    num_reference_errors,
+    preference_step,
+    reference_errors,
+    training_pairs,
+)
+from osmf_models.training.reference import (
+    ReferenceErrors,
+    ReferenceKey,
+    check_same_reference,
+    errors_of_steps,
+    read_or_compute,
+    verified_pretrained,
+)
 
 
 @dataclass(frozen=True)
-class Models:
-    """The policy's engine, and the frozen reference, whole on every process."""
+class Inputs:
+    """What a run starts from.
 
-    engine: Any
-    reference: GMllm
+    Attributes:
+        export: pairs and pictures.
+        pretrained: folder of the pretrained model.
+        key: what the reference's errors depend on.
+        reference_cache: folder of their file.
+    """
+
+    export: TrainingExport
+    pretrained: Path
+    key: ReferenceKey
+    reference_cache: Path
 
 
 def main() -> None:
@@ -48,49 +77,65 @@ def main() -> None:
     parser = stage_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--pretrained", required=True, type=Path, help="output folder of stage pretrain")
     parser.add_argument("--global-pairs", action="store_true", help="the control: one size for all")
+    parser.add_argument("--reference-cache", type=Path, help="folder of reference errors that runs share (OUTPUT)")
     options = parser.parse_args()
     arguments = stage_arguments(options)
     if options.global_pairs:
         dpo = replace(arguments.config.dpo, pair_groups="null")
         arguments = replace(arguments, config=replace(arguments.config, dpo=dpo))
+    arguments.config.dpo.check()
     started = time.monotonic()
     export = load_export(arguments.data, arguments.config.data)
+    key = ReferenceKey.of(arguments.config, verified_pretrained(options.pretrained), export.manifest.data_hash)
+    inputs = Inputs(export, options.pretrained / "model", key, options.reference_cache or arguments.output)
     with zero.process_group():
-        group_dpo(arguments, export, options.pretrained / "model", started)
+        group_dpo(arguments, inputs, started)
 
 
-def group_dpo(arguments: StageArguments, export: TrainingExport, pretrained: Path, started: float) -> None:
+def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None:
     """Trains, judges held-out pairs, saves and records; every process of the group must call it."""
-    config, dpo = arguments.config, arguments.config.dpo
-    policy = prepare_layers(load_gmllm(pretrained, export), config.execution, config.zero)
-    engine = zero.build_engine(policy, config.zero, dpo.training)
-    reference = prepare_layers(load_gmllm(pretrained, export), config.execution, config.zero)
-    reference = reference.to(engine.device, engine.module.denoiser.dtype)
-    models = Models(engine, reference.requires_grad_(False).eval())
-    step_loss = preference_step(models, export, config)
-    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed)
-    judged = evaluate_pairs(models.engine, models.reference, export, pairs_of_split(export, dpo, "validation"), dpo)
-    pipeline = save_model(engine.module, arguments.output / "model")
+    config, dpo, export = arguments.config, arguments.config.dpo, inputs.export
+    held_out = held_out_pairs(pairs_of_split(export, dpo, "validation"), dpo)
+    draw = training_pairs(export, config)
+    check_same_reference(arguments.output, inputs.key, arguments.is_resumed)
+    engine = zero.build_engine(load_policy(inputs, config), config.zero, dpo.training)
+    known = known_reference(engine, inputs, draw, held_out, config)
+    reference_of = frozen_copy(engine, inputs, config) if dpo.reference == "forward" else noted(engine, known)
+    step_loss = preference_step(engine, ahead(draw, config), reference_of, dpo)
+    watch = best_weights(engine, inputs, held_out, known, arguments) if dpo.evaluate_every else None
+    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed, watch)
+    if watch is None:
+        errors = judged_by(engine, export, held_out, dpo)
+        save_model(engine.module, arguments.output / "model")
     device = engine.device
     engine.destroy()
-    if pipeline is not None:
-        write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
-        metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
-        metrics |= held_out_metrics(judged, dpo)
-        metrics |= {"seconds_per_step": result.seconds_per_step}
-        metrics["num_pairs_without_picture"] = float(export.num_pairs_without_picture)
-        stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"
-        write_run_record(arguments, stage, export.manifest, metrics, time.monotonic() - started)
+    if zero.rank() != 0:
+        return
+    metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
+    if watch is not None:
+        errors = watch.hand_over(arguments.output / "model")
+        metrics |= watch.metrics(result.last_step)
+    pipeline = GroupAdPipeline.from_pretrained(arguments.output / "model", local_files_only=True)
+    write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
+    judged = judged_pairs(errors, known, held_out)
+    write_groups(judged, export, dpo, arguments.output / "held_out_groups.json")
+    metrics |= held_out_metrics(judged, dpo) | {"seconds_per_step": result.seconds_per_step}
+    metrics["num_pairs_without_picture"] = float(export.num_pairs_without_picture)
+    stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"
+    write_run_record(arguments, stage, export.manifest, metrics, time.monotonic() - started)
+
+
+def load_policy(inputs: Inputs, config: RunConfig) -> GMllm:
+    """Returns the pretrained model with its layers as the run wants them."""
+    return prepare_layers(load_gmllm(inputs.pretrained, inputs.export), config.execution, config.zero)
 
 
 def load_gmllm(folder: Path, export: TrainingExport) -> GMllm:
     """Returns the pretrained model's parts as one module.
 
     Raises:
-        ValueError: when there is none, or when it was trained for other group features or another picture size.
+        ValueError: when it was trained for other group features or another picture size.
     """
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder} holds no pretrained model: run stage pretrain first.")
     pipeline = GroupAdPipeline.from_pretrained(folder, local_files_only=True)
     if list(pipeline.group_encoder.config["feature_names"]) != list(export.manifest.group_feature_names):
         raise ValueError(f"{folder} was trained for other group features than the export's: pretrain again.")
@@ -99,37 +144,86 @@ def load_gmllm(folder: Path, export: TrainingExport) -> GMllm:
     return pipeline.gmllm.train()
 
 
-def preference_step(models: Models, export: TrainingExport, config: RunConfig) -> StepLoss:
-    """Returns the loss of a step on pairs of split train."""
-    dpo, training = config.dpo, config.dpo.training
-    pairs = pairs_of_split(export, dpo, "train")
-    dropout = Dropout(group=1.0 if dpo.pair_groups == "null" else 0.0)
+def ahead(draw: DrawPairs, config: RunConfig) -> DrawnAhead[PairBatch]:
+    """Returns the draws with coming steps drawn by threads, as the recipe says."""
+    return DrawnAhead(draw, config.data.num_batches_ahead, config.dpo.training.num_steps)
 
-    def draw(step: int) -> PairBatch:
-        key = BatchKey.of_rank(training.seed, step, training.batch_size, zero.rank(), zero.world_size())
-        time_of = lambda uniform: biased_time(uniform, dpo.time_power)  # noqa: E731
-        return pinned(draw_pair_batch(export, pairs, key, dropout, time_of, dpo.is_group_balanced))
 
-    batch_of = DrawnAhead(draw, config.data.num_batches_ahead, training.num_steps)
+def known_reference(
+    engine: Any, inputs: Inputs, draw: DrawPairs, held_out: pd.DataFrame, config: RunConfig
+) -> ReferenceErrors:
+    """Returns the errors of the untrained policy, which is the reference; of held-out pairs alone without a cache.
 
-    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = to_device(batch_of(step), models.engine.device)
-        policy = pair_errors(models.engine, batch, dpo.error_space)
-        with torch.no_grad():
-            reference = pair_errors(models.reference, batch, dpo.error_space)
-        result = group_preference_loss(
-            policy, reference, batch.target, dpo.beta, dpo.preference_weight, dpo.anchor_weight
-        )
-        return result.loss, {
-            "preference_loss": result.preference,
-            "accuracy": (result.reward_margin > 0).float().mean(),
-            "reward_margin": result.reward_margin.mean(),
-            "chosen_error": result.chosen_error,
-            "rejected_error": result.rejected_error,
-            "reference_chosen_error": reference.chosen.mean(),
-        }
+    Call it before the first step: the weights that are trained are the only ones in memory.
+    """
+    dpo = config.dpo
 
-    return loss_of
+    def judged() -> Tensor:
+        return judged_by(engine, inputs.export, held_out, dpo).columns()
+
+    def computed() -> ReferenceErrors:
+        batch_of = ahead(draw, config)
+
+        def errors_of(step: int) -> Tensor:
+            return reference_errors(engine, to_device(batch_of(step), engine.device), dpo)
+
+        engine.eval()
+        steps = errors_of_steps(errors_of, dpo.training.num_steps)
+        engine.train()
+        return ReferenceErrors(steps, judged())
+
+    num_errors = num_reference_errors(dpo)
+    if dpo.reference == "forward":
+        return ReferenceErrors(torch.empty(0, dpo.training.batch_size, num_errors), judged())
+    return read_or_compute(
+        inputs.reference_cache, inputs.key, dpo.training.num_steps, len(held_out), num_errors, computed
+    )
+
+
+def noted(engine: Any, known: ReferenceErrors) -> ReferenceOf:
+    """Returns the errors that were noted before training."""
+    errors = known.of_rank(zero.rank(), zero.world_size()).to(engine.device)
+    return lambda step, _: errors[step]
+
+
+def frozen_copy(engine: Any, inputs: Inputs, config: RunConfig) -> ReferenceOf:
+    """Returns the errors of a second, frozen model, whole on every process."""
+    model = load_policy(inputs, config).to(engine.device, engine.module.denoiser.dtype)
+    model.requires_grad_(False).eval()
+    return lambda _, batch: reference_errors(model, batch, config.dpo)
+
+
+def best_weights(
+    engine: Any, inputs: Inputs, held_out: pd.DataFrame, known: ReferenceErrors, arguments: StageArguments
+) -> BestWeights:
+    """Returns what judges held-out pairs during training and keeps the best weights."""
+    dpo, training = arguments.config.dpo, arguments.config.dpo.training
+    rule = StoppingRule(
+        dpo.evaluate_every, dpo.patience, dpo.chosen_error_slack, training.num_steps, training.checkpoint_every
+    )
+
+    def judge(step: int) -> tuple[Judgement, PairErrors]:
+        errors = judged_by(engine, inputs.export, held_out, dpo)
+        judged = judged_pairs(errors, known, held_out)
+        by_group = accuracy_by_group(judged.margins(dpo.beta), judged.group_index)
+        chosen = (float(errors.chosen.mean()), float(judged.reference.chosen.mean()))
+        return Judgement(step, sum(by_group.values()) / len(by_group), *chosen), errors
+
+    return BestWeights(arguments.output / "best", rule, judge, lambda folder: save_model(engine.module, folder))
+
+
+def judged_by(engine: Any, export: TrainingExport, held_out: pd.DataFrame, dpo: DpoConfig) -> PairErrors:
+    """Returns the errors of the model as it is now on held-out pairs, without whatever it does in training alone."""
+    engine.eval()
+    errors = judge_pairs(engine, export, held_out, dpo)
+    engine.train()
+    return errors
+
+
+def judged_pairs(policy: PairErrors, known: ReferenceErrors, held_out: pd.DataFrame) -> EvaluatedPairs:
+    """Returns a policy's errors on held-out pairs beside the reference's."""
+    group_index = torch.tensor(held_out.group_index.to_numpy())
+    return EvaluatedPairs(policy, PairErrors.from_columns(known.held_out), group_index)
 
 
 def held_out_metrics(judged: EvaluatedPairs, dpo: DpoConfig) -> dict[str, float]:
@@ -144,6 +238,13 @@ def held_out_metrics(judged: EvaluatedPairs, dpo: DpoConfig) -> dict[str, float]
         "validation/rejected_error_before": float(judged.reference.rejected.mean()),
         "validation/rejected_error_after": float(judged.policy.rejected.mean()),
     }
+
+
+def write_groups(judged: EvaluatedPairs, export: TrainingExport, dpo: DpoConfig, path: Path) -> None:
+    """Writes the statistics of each judged group, by its id."""
+    statistics = statistics_by_group(judged.policy, judged.reference, judged.group_index, dpo.beta)
+    by_id = {str(export.groups.group_id.iloc[group]): asdict(one) for group, one in statistics.items()}
+    path.write_text(json.dumps(by_id, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,18 +31,32 @@ StepLoss = Callable[[int], tuple[Tensor, dict[str, Tensor]]]
 """step → (loss, metrics), scalars of this rank's share of the batch."""
 
 
+class Watch(Protocol):
+    """Looks at the model between steps, and may end the training; every process calls it, and all decide alike."""
+
+    def begin(self, first_step: int) -> None:
+        """Is told where training starts."""
+
+    def after_step(self, done: int) -> dict[str, float]:
+        """Is told how many steps are done, before they are saved; returns what to log."""
+
+    def is_over(self) -> bool:
+        """Returns whether to stop here."""
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """How a training went.
 
     Attributes:
-        first_step: where it began.
+        first_step, last_step: where it began and ended.
         final_metrics: means over the last tenth of the steps, those that were skipped left out, `loss` among them; and
             `num_skipped_steps` of the whole run.
         seconds_per_step: of wall time.
     """
 
     first_step: int
+    last_step: int
     final_metrics: dict[str, float]
     seconds_per_step: float
 
@@ -90,9 +104,10 @@ def train(
     config: TrainingConfig,
     output: Path,
     is_resumed: bool = False,
+    watch: Watch | None = None,
     on_phase: OnPhase = tell_nobody,
 ) -> TrainingResult:
-    """Trains to `config.num_steps`, from the newest whole checkpoint if `is_resumed`.
+    """Trains to `config.num_steps`, or until `watch` ends it, from the newest whole checkpoint if `is_resumed`.
 
     Metrics stay on the device until something is written, so that a step waits for no other.
 
@@ -102,6 +117,7 @@ def train(
         config: of the optimisation.
         output: folder for metrics, the heartbeat and checkpoints.
         is_resumed: go on; without it, checkpoints of an earlier run are set aside.
+        watch: looks at the model after each step.
         on_phase: told (phase, step) as each step, each report and each of `checkpoint.PHASES` begins.
 
     Raises:
@@ -115,15 +131,21 @@ def train(
     else:
         set_aside(checkpoints)
     tracker = Tracker(output, zero.rank(), first_step)
+    if watch is not None:
+        watch.begin(first_step)
     started = time.monotonic()
     recent: list[dict[str, float]] = []
     num_told = 0
     unread: dict[int, dict[str, Tensor]] = {}
+    done = first_step
     for step in range(first_step, config.num_steps):
         on_phase("step", step)
         unread |= _step(engine, step_loss, step, config)
         done = step + 1
-        is_last = done == config.num_steps
+        if watch is not None and (watched := watch.after_step(done)):
+            tracker.log(done, watched)
+        is_over = watch is not None and watch.is_over()
+        is_last = done == config.num_steps or is_over
         is_reported = done % config.log_every == 0 or is_last
         is_saved = bool(config.checkpoint_every) and done % config.checkpoint_every == 0 and not is_last
         if is_reported or is_saved:
@@ -134,15 +156,17 @@ def train(
             rate = (time.monotonic() - started) / (done - first_step)
             shown = {**_averaged(recent[num_told:]), "num_skipped_steps": float(engine.skipped_steps)}
             num_told = len(recent)
-            _report(tracker, output, done, config, shown, rate)
+            _report(tracker, output, done, done if is_over else config.num_steps, shown, rate)
         # What learning from large finite numbers leaves behind is broken weights.
         if (is_saved or is_last) and not zero.has_finite_weights(engine.module):
             raise ValueError(f"after step {step} a weight is no finite number: lower the learning rate.")
         if is_saved:
             save_checkpoint(engine, checkpoints, done, config, on_phase)
-    seconds = (time.monotonic() - started) / max(1, config.num_steps - first_step)
+        if is_over:
+            break
+    seconds = (time.monotonic() - started) / max(1, done - first_step)
     final = _averaged(recent[-max(1, config.num_steps // 10) :])
-    return TrainingResult(first_step, {**final, "num_skipped_steps": float(engine.skipped_steps)}, seconds)
+    return TrainingResult(first_step, done, {**final, "num_skipped_steps": float(engine.skipped_steps)}, seconds)
 
 
 def _step(engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig) -> dict[int, dict[str, Tensor]]:
@@ -175,13 +199,11 @@ def _averaged(records: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(record[name] for record in records) / len(records) for name in (records[0] if records else ())}
 
 
-def _report(
-    tracker: Tracker, output: Path, done: int, config: TrainingConfig, metrics: dict[str, float], rate: float
-) -> None:
+def _report(tracker: Tracker, output: Path, done: int, num_steps: int, metrics: dict[str, float], rate: float) -> None:
     if zero.rank() != 0:
         return
     tracker.log(done, {f"train/{name}": value for name, value in metrics.items()})
-    write_heartbeat(output, done, config.num_steps, rate * (config.num_steps - done), metrics["loss"])
+    write_heartbeat(output, done, num_steps, rate * (num_steps - done), metrics["loss"])
     told = {name: value for name, value in metrics.items() if name != "num_skipped_steps" or value}
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
-    logger.info("step %d/%d  %.2f s/step  %s", done, config.num_steps, rate, numbers)
+    logger.info("step %d/%d  %.2f s/step  %s", done, num_steps, rate, numbers)

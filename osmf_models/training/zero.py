@@ -259,6 +259,18 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return values / dist.get_world_size()
 
 
+def from_first(values: Tensor) -> Tensor:
+    """Returns the first process's `values` on every process, on the CPU; all must bring the same shape and type."""
+    shared = values.to(device(), copy=True).contiguous()
+    dist.broadcast(shared, 0)
+    return shared.cpu()
+
+
+def is_true_on_first(value: bool) -> bool:
+    """Returns the first process's `value` on every process."""
+    return bool(from_first(torch.tensor(float(value))))
+
+
 def all_ranks(values: Tensor) -> Tensor:
     """Returns the rows of all processes, in order of rank; each must bring as many rows."""
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]

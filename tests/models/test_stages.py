@@ -20,15 +20,20 @@ from osmf_models.model.pipeline import GroupAdPipeline
 SMALL = ("--set", "pretraining.training.num_steps=4", "--set", "pretraining.training.checkpoint_every=2")
 
 
+def launched(num_processes: int) -> list[str]:
+    """Returns the start of a command that runs a file, or after `-m` a module, in so many processes."""
+    if num_processes == 1:
+        return [sys.executable]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
+    return [*program, "--master-addr", "127.0.0.1", "--master-port", str(port)]
+
+
 def run(stage: str, *arguments: object, num_processes: int = 1) -> subprocess.CompletedProcess:
-    program = [sys.executable]
-    if num_processes > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        program += ["-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
-        program += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
-    program += ["-m", f"osmf_models.stages.{stage}", "--recipe", "tiny", *map(str, arguments)]
+    program = [*launched(num_processes), "-m", f"osmf_models.stages.{stage}", "--recipe", "tiny"]
+    program += map(str, arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_RUN_ID", None)
     return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=600, check=False)

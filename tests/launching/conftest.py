@@ -15,6 +15,13 @@ HOSTILE = 'it\'s $HOME "of" `id`; {job} &\nnew'
 Script = Callable[[str, str], Path]
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training in this process, by other tests, leaves its network device behind."""
+    for name in [name for name in os.environ if name.startswith(("NCCL_", "GLOO_"))]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """A directory whose name a shell would take apart."""

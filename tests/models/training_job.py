@@ -148,7 +148,7 @@ def _train(job: Job, rank: int) -> dict[str, object]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
-            result = train(engine, _loss(engine, job, rank), job.config, job.output, job.is_resumed, on_phase)
+            result = train(engine, _loss(engine, job, rank), job.config, job.output, job.is_resumed, on_phase=on_phase)
             with zero.whole_parameters(model):
                 weights = weights_sha256(model)
         finally:

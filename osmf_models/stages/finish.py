@@ -13,7 +13,7 @@ from typing import Any
 
 from osmf_models.records import RUN_RECORD_NAME
 from osmf_models.stages.run_record import artifacts_digest
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 
 
 def finish_stage(output: Path, record: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from osmf_models.records import GROUP_COLUMNS, RUN_RECORD_NAME, ExportManifest
 from osmf_models.stages import serving_model
 from osmf_models.stages.finish import finish_stage
 from osmf_models.stages.run_record import artifacts_digest, run_stage
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _EXPERIMENT = "osmf"

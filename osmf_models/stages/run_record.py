@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from osmf_models.config import RunConfig, apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.records import RUN_RECORD_NAME, ExportManifest
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 
 _LIBRARIES = ("torch", "transformers", "diffusers", "deepspeed", "safetensors", "numpy")
 

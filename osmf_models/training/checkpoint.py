@@ -28,7 +28,6 @@ from osmf_models.training.manifest import (
     write_manifest,
     write_pointer,
 )
-from osmf_models.training.manifest import file_sha256 as file_sha256
 from osmf_models.training.universal import load_converted
 
 logger = logging.getLogger(__name__)

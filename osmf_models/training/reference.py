@@ -27,7 +27,7 @@ from torch import Tensor
 from osmf_models.config import RunConfig
 from osmf_models.records import RUN_RECORD_NAME
 from osmf_models.training import zero
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from osmf_models.recipes import tiny
 from osmf_models.records import ExportManifest
 from osmf_models.simulator.easy import easy_market
 from osmf_models.simulator.market import Market, save_market
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from osmf_models.config import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_models.training.checkpoint import file_sha256
+from osmf_models.training.manifest import file_sha256
 from osmf_models.training.reference import (
     ReferenceErrors,
     ReferenceKey,

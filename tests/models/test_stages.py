@@ -27,7 +27,8 @@ def launched(num_processes: int) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
+    program = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull, "--nproc-per-node"]
+    program += [str(num_processes)]
     return [*program, "--master-addr", "127.0.0.1", "--master-port", str(port)]
 
 

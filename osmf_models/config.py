@@ -115,6 +115,28 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class RewardConfig:
+    """The group reward model, and how it is fitted to pairs.
+
+    Attributes:
+        training: its optimisation; every `log_every` steps it is judged on split validation, and the best one is kept.
+        label: what a pair says: the `strength` of the chosen one's lead, which makes differences of scores log rate
+            ratios, or the `probability` that it is better.
+        width: of its layers.
+        dropout: share of the scene's statistics that a training step does not see.
+    """
+
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            num_steps=400, batch_size=256, learning_rate=3e-3, weight_decay=0.01, warmup_steps=40, log_every=20
+        )
+    )
+    label: str = "strength"
+    width: int = 32
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
 class PretrainingConfig:
     """What pretraining minimises and shows.
 
@@ -232,6 +254,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)

@@ -1,0 +1,81 @@
+"""Statistics of a picture's scene: colour and light, where they lie, and how they change from pixel to pixel.
+
+They are what a small model can learn from a few hundred pictures, and they say little about how sharp a picture is
+beyond the texture that it shows. What anybody likes about a picture belongs in `group_reward.py`. This project's own
+design.
+
+Shapes: `B` pictures, `C` = 4 channels (luma, red minus blue, green minus the mean of the two, saturation), `H W`
+pixels, `S` statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_NUM_CHANNELS = 4
+_NUM_BANDS = 4
+_CLEAR = 0.02  # a pixel that the product covers less than this shows the scene alone
+_TINY = 1e-6
+
+
+def lags_px(image_px: int) -> tuple[int, ...]:
+    """Returns the distances at which pixels are compared: 1, 2, 4, … up to an eighth of the side."""
+    return tuple(2**power for power in range(max(1, (image_px // 8).bit_length())))
+
+
+def num_statistics(image_px: int) -> int:
+    """Returns `S`."""
+    return _NUM_CHANNELS * (2 + _NUM_BANDS + 2 * len(lags_px(image_px)) + 2 + 1)
+
+
+def scene_statistics(images: Tensor, masks: Tensor) -> Tensor:
+    """Returns statistics of the pixels that show nothing of the product, (B, S).
+
+    Of each channel: mean and deviation over the scene; means of four bands from top to bottom; logarithm of the root
+    mean square step over each lag, down and across; how the rim of the product, and what lies right below it, depart
+    from the scene; mean departure from the own row's mean, where things stand out.
+
+    Args:
+        images: RGB in [0, 1], (B, 3, H, W).
+        masks: share of each pixel under the product, (B, 1, H, W).
+    """
+    channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
+    mean = _mean(channels, scene)  # (B, C)
+    departure = channels - mean[..., None, None]
+    deviation = _mean(departure.square(), scene).clamp(min=_TINY).sqrt()
+    bands = [_mean(*parts) for parts in zip(channels.chunk(_NUM_BANDS, 2), scene.chunk(_NUM_BANDS, 2), strict=True)]
+    steps = [_log_step(channels, scene, axis, lag) for lag in lags_px(images.shape[-1]) for axis in (2, 3)]
+    rim, below = (_mean(departure, place * scene) for place in _places_at(masks))
+    rows = _mean(channels, scene, (3,))  # (B, C, H)
+    standing_out = _mean((channels - rows[..., None]).abs(), scene)
+    return torch.cat([mean, deviation, *bands, *steps, rim, below, standing_out], dim=1)  # (B, S)
+
+
+def _channels(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    luma = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1)
+    saturation = images.amax(1) - images.amin(1)
+    return torch.stack([luma, red - blue, green - (red + blue) / 2, saturation], dim=1)
+
+
+def _mean(values: Tensor, weights: Tensor, axes: tuple[int, ...] = (2, 3)) -> Tensor:
+    return (values * weights).sum(axes) / weights.sum(axes).clamp(min=_TINY)
+
+
+def _log_step(channels: Tensor, scene: Tensor, axis: int, lag: int) -> Tensor:
+    length = channels.shape[axis] - lag
+    step = channels.narrow(axis, lag, length) - channels.narrow(axis, 0, length)
+    is_seen = scene.narrow(axis, lag, length) * scene.narrow(axis, 0, length)
+    return (_mean(step.square(), is_seen) + _TINY).log() / 2
+
+
+def _places_at(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where the rim around the product is, and what lies right below it, (B, 1, H, W) each."""
+    reach = max(1, masks.shape[-1] // 10)
+    solid = (masks > 0.5).to(masks.dtype)
+    rim = functional.max_pool2d(solid, 2 * reach + 1, stride=1, padding=reach) - solid
+    lowered = functional.pad(solid, (0, 0, reach, 0))[:, :, : masks.shape[2]]
+    return rim, (lowered - solid).clamp(min=0)

@@ -62,11 +62,19 @@ class ModelArm:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """Pictures of one product for one group, (B, H, W, 3) in [0, 1]."""
+    """Pictures of one product for one group.
+
+    Attributes:
+        product_index: row of the export's products.
+        group: for whom.
+        images: (B, H, W, 3) in [0, 1].
+        masks: share of each pixel under the product, (B, H, W); None where it stands as in its cut-out.
+    """
 
     product_index: int
     group: FoundGroup
     images: Images
+    masks: Images | None = None
 
 
 def read_model_arm(name: str, folder: Path) -> ModelArm:
@@ -93,8 +101,8 @@ def logged_pictures(export: TrainingExport, cases: EvaluationSet) -> Iterator[Dr
     for product_index in _product_indices(cases):
         rows = np.flatnonzero(export.creatives.product_index == product_index)
         if len(rows):
-            images = np.stack([export.images[int(row)] for row in rows])
-            yield from _for_every_group(export, cases, product_index, images)
+            images, masks = (np.stack([kept[int(row)] for row in rows]) for kept in (export.images, export.masks))
+            yield from _for_every_group(export, cases, product_index, images, masks)
 
 
 def best_single_pictures(market: Market, export: TrainingExport, cases: EvaluationSet) -> Iterator[DrawnCase]:
@@ -161,10 +169,10 @@ def _draw(
 
 
 def _for_every_group(
-    export: TrainingExport, cases: EvaluationSet, product_index: int, images: Images
+    export: TrainingExport, cases: EvaluationSet, product_index: int, images: Images, masks: Images | None = None
 ) -> Iterator[DrawnCase]:
     for group in cases.groups_of(_scope(export, product_index)):
-        yield DrawnCase(product_index, group, images)
+        yield DrawnCase(product_index, group, images, masks)
 
 
 def _product_indices(cases: EvaluationSet) -> list[int]:

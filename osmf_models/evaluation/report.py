@@ -1,4 +1,4 @@
-"""Two pictures of an evaluation: what each arm draws for each group, and each group's lift.
+"""Three pictures of an evaluation: what each arm draws for each group, each group's lift, and predicted against true.
 
 Numbers belong in `summary.py`.
 """
@@ -20,6 +20,7 @@ from osmf_models.evaluation.simulated_ctr import FoundGroup
 
 _CELL_INCHES = 0.95
 _TITLE_WIDTH = 22
+_MARKERS = "os^Dvp*X"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,29 @@ def draw_lifts(groups: pd.DataFrame, names: dict[str, str], models: list[str], p
     axis.set_xticks(places, [short_description(name) for name in names.values()], fontsize=6)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
     axis.set_ylabel("true click rate against logged pictures")
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def draw_predicted_lifts(groups: pd.DataFrame, arms: list[str], path: Path) -> None:
+    """Writes a PNG: each group's lift as the reward model predicts it against the true one; large marks are means.
+
+    Args:
+        groups: one row per (arm, group), as `predicted_lift.lifts_by_group` returns it.
+        arms: shown.
+        path: file to write.
+    """
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for number, arm in enumerate(arms):
+        rows, marker, color = groups[groups.arm == arm], _MARKERS[number % len(_MARKERS)], f"C{number}"
+        axis.scatter(rows.true_log_lift, rows.predicted_log_lift, 14, color=color, marker=marker, alpha=0.5)
+        mean = rows[["true_log_lift", "predicted_log_lift"]].mean()
+        axis.scatter(*mean, 90, color=color, marker=marker, edgecolor="black", label=arm.replace("_", " "))
+    axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
+    axis.set_xlabel("true: log click rate against logged pictures")
+    axis.set_ylabel("predicted by the group reward model")
     axis.legend(fontsize=8)
     figure.savefig(path, dpi=150)
 

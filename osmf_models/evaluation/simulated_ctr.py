@@ -97,10 +97,23 @@ def found_groups(market: Market, export: TrainingExport, group_cells: pd.DataFra
     return tuple(sorted(groups, key=lambda group: (group.scope, -sum(group.segment_weights.values()), group.group_id)))
 
 
+def exported_groups(export: TrainingExport) -> tuple[FoundGroup, ...]:
+    """Returns the export's groups by scope and id, of whom nothing but the export is known."""
+    rows = export.groups[~export.groups.is_scope_root].sort_values(["scope", "group_id"])
+    columns = (rows.group_id, rows.scope, rows.description)
+    return tuple(FoundGroup(*map(str, row), segment_weights={}) for row in zip(*columns, strict=True))
+
+
 def evaluation_set(
-    market: Market, export: TrainingExport, groups: tuple[FoundGroup, ...], num_products_per_scope: int
+    market: Market | None, export: TrainingExport, groups: tuple[FoundGroup, ...], num_products_per_scope: int
 ) -> EvaluationSet:
     """Chooses the products: split test first, then validation, in the order of their ids.
+
+    Args:
+        market: the truth; None where there is none, which makes another set.
+        export: holds the products.
+        groups: to be judged.
+        num_products_per_scope: at most.
 
     Raises:
         ValueError: when no group has a held-out product.
@@ -114,7 +127,7 @@ def evaluation_set(
     if not judged:
         raise ValueError("no scope has products of split test or validation: there is nothing to judge models on.")
     content = {
-        "market": asdict(market),
+        "market": asdict(market) if market else None,
         "groups": [asdict(group) for group in judged],
         "products": [str(export.products.product_id[index]) for rows in chosen.values() for index in rows],
         "day": export.manifest.as_of_date,

@@ -4,7 +4,8 @@ Every mean is over products inside a group first, then over groups, so that each
 belong here.
 
 A table of judgements has one row per (arm, product, group): arm, scope, group_id, product_id, num_pictures,
-true_ctr_rate (mean over the pictures), picture_quality.
+true_ctr_rate (mean over the pictures), picture_quality, predicted_log_rate (by the group reward model, up to a constant
+of the product and group; NaN without one).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ JUDGEMENT_COLUMNS = (
     "num_pictures",
     "true_ctr_rate",
     "picture_quality",
+    "predicted_log_rate",
 )
 _NUM_RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
@@ -70,15 +72,17 @@ def summarise(judgements: pd.DataFrame, models: list[str]) -> dict[str, float]:
     return metrics
 
 
-def paired_difference(judgements: pd.DataFrame, arm: str, baseline: str, seed: int = 0) -> tuple[float, float, float]:
-    """Returns the difference in mean click rate of two arms and its 95% bootstrap interval.
+def paired_difference(
+    judgements: pd.DataFrame, arm: str, baseline: str, seed: int = 0, column: str = "true_ctr_rate"
+) -> tuple[float, float, float]:
+    """Returns the difference in mean `column` of two arms and its 95% bootstrap interval.
 
     Products are resampled inside their scope, both arms and all groups of a product together (percentile bootstrap).
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     keys = ["scope", "product_id", "group_id"]
-    rates = judgements.set_index([*keys, "arm"]).true_ctr_rate.unstack("arm")
+    rates = judgements.set_index([*keys, "arm"])[column].unstack("arm")
     difference = (rates[arm] - rates[baseline]).rename("difference").reset_index()
     rng = np.random.default_rng(seed)
     totals, num_groups = np.zeros(_NUM_RESAMPLES + 1), 0

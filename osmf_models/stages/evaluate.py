@@ -1,22 +1,28 @@
-"""Stage `evaluate`: judges models by the simulator's exact click rates, on products held out of training.
+"""Stage `evaluate`: judges models on products held out of training, by the simulator's exact click rates.
 
     python -m osmf_models.stages.evaluate --data EXPORT --truth DIR --group-cells FILE.parquet
         --model pretrained=DIR --model global_dpo=DIR --model group_dpo=DIR --output DIR
-        [--num-products-per-scope 4] [--num-seeds 2] [--num-inference-steps 12] [--guidance-scale 1.0]
+        [--reward DIR] [--num-products-per-scope 4] [--num-seeds 2] [--num-inference-steps 12] [--guidance-scale 1.0]
 
-Writes OUTPUT/report.json (one row per arm and group), OUTPUT/grid.png, OUTPUT/lifts.png, and OUTPUT/run.json last.
-Training belongs in the other stages.
+With `--reward`, the output of stage group_reward, each lift is predicted too, and held against the true one. Where
+there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told.
+
+Writes OUTPUT/report.json (one row per arm and group), grid.png and lifts.png where there is a truth;
+predicted_lifts.json with `--reward`, predicted_lifts.png with both; and OUTPUT/run.json last. Training belongs in the
+other stages.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from osmf_models.config import DataConfig
@@ -34,8 +40,16 @@ from osmf_models.evaluation.arms import (
     oracle_pictures,
     read_model_arm,
 )
-from osmf_models.evaluation.report import GridRow, ShownPicture, draw_grid, draw_lifts
-from osmf_models.evaluation.simulated_ctr import EvaluationSet, evaluation_set, found_groups, judge, read_group_cells
+from osmf_models.evaluation.predicted_lift import RewardJudge, agreement, lifts_by_group, predicted_lifts
+from osmf_models.evaluation.report import GridRow, ShownPicture, draw_grid, draw_lifts, draw_predicted_lifts
+from osmf_models.evaluation.simulated_ctr import (
+    EvaluationSet,
+    evaluation_set,
+    exported_groups,
+    found_groups,
+    judge,
+    read_group_cells,
+)
 from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, summarise
 from osmf_models.records import RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
@@ -46,19 +60,22 @@ from osmf_models.stages.run_record import run_stage
 def main() -> None:
     """Runs the stage from the command line."""
     options = _parser().parse_args()
+    if bool(options.truth) != bool(options.group_cells) or not (options.truth or options.reward):
+        raise ValueError("models are judged by --truth with --group-cells, by --reward, or by both.")
     started = time.monotonic()
     (options.output / RUN_RECORD_NAME).unlink(missing_ok=True)
     arms = [read_model_arm(*_named_folder(text)) for text in options.model]
     if len({arm.name for arm in arms}) < len(arms):
         raise ValueError("two --model have the same name.")
     sampling = Sampling(options.num_seeds, options.num_inference_steps, options.guidance_scale)
-    market, export = load_market(options.truth), load_export(options.data, DataConfig())
-    groups = found_groups(market, export, read_group_cells(options.group_cells))
+    export = load_export(options.data, DataConfig())
+    market = load_market(options.truth) if options.truth else None
+    groups = found_groups(market, export, read_group_cells(options.group_cells)) if market else exported_groups(export)
     cases = evaluation_set(market, export, groups, options.num_products_per_scope)
-    judgements, shown = judge_arms(market, export, cases, arms, sampling)
-    names = [arm.name for arm in arms]
+    reward = RewardJudge.read(options.reward, export) if options.reward else None
+    judgements, shown = judge_arms(market, export, cases, arms, sampling, reward)
     options.output.mkdir(parents=True, exist_ok=True)
-    write_report(options.output, export, cases, judgements, shown, names)
+    metrics = write_results(options.output, export, cases, judgements, shown, [arm.name for arm in arms])
     record: dict[str, Any] = {
         "stage": "evaluate",
         "as_of_date": export.manifest.as_of_date,
@@ -66,31 +83,68 @@ def main() -> None:
         "evaluation_set_sha256": cases.sha256,
         "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
         "models": {arm.name: arm.artifact_sha256 for arm in arms},
-        "metrics": summarise(judgements, names) | {"num_groups_not_judged": float(len(cases.unjudged_group_ids))},
+        "reward_artifact_sha256": reward.artifact_sha256 if reward else None,
+        "metrics": metrics | {"num_groups_not_judged": float(len(cases.unjudged_group_ids))},
         "wall_seconds": time.monotonic() - started,
     }
     finish_stage(options.output, record)
 
 
 def judge_arms(
-    market: Market, export: TrainingExport, cases: EvaluationSet, arms: list[ModelArm], sampling: Sampling
+    market: Market | None,
+    export: TrainingExport,
+    cases: EvaluationSet,
+    arms: list[ModelArm],
+    sampling: Sampling,
+    reward: RewardJudge | None = None,
 ) -> tuple[pd.DataFrame, dict[tuple[str, int, str], ShownPicture]]:
-    """Returns one row per (arm, product, group), and the first picture of each by (arm, product row, group)."""
-    drawn: dict[str, Iterator[DrawnCase]] = {
-        RANDOM: logged_pictures(export, cases),
-        BEST_SINGLE: best_single_pictures(market, export, cases),
-        **{arm.name: model_pictures(arm, export, cases, sampling) for arm in arms},
-        ORACLE: oracle_pictures(market, export, cases),
-    }
+    """Returns one row per (arm, product, group), and the first picture of each by (arm, product row, group).
+
+    Without a market, arms that need one are left out, and true rates and quality are NaN.
+    """
+    drawn: dict[str, Iterator[DrawnCase]] = {RANDOM: logged_pictures(export, cases)}
+    if market is not None:
+        drawn[BEST_SINGLE] = best_single_pictures(market, export, cases)
+    drawn |= {arm.name: model_pictures(arm, export, cases, sampling) for arm in arms}
+    if market is not None:
+        drawn[ORACLE] = oracle_pictures(market, export, cases)
     rows, shown = [], {}
     for arm, pictures in drawn.items():
         for case in pictures:
             product_id = str(export.products.product_id[case.product_index])
-            rates, quality = judge(market, case.group, product_id, case.images, cases.day)
+            rates = quality = np.full(len(case.images), np.nan)
+            if market is not None:
+                rates, quality = judge(market, case.group, product_id, case.images, cases.day)
+            predicted = math.nan if reward is None else reward.log_rate(export, case)
             key = (case.group.scope, case.group.group_id, product_id)
-            rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean())))
+            rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean()), predicted))
             shown[arm, case.product_index, case.group.group_id] = ShownPicture(case.images[0], float(rates[0]))
     return pd.DataFrame(rows, columns=list(JUDGEMENT_COLUMNS)), shown
+
+
+def write_results(
+    output: Path,
+    export: TrainingExport,
+    cases: EvaluationSet,
+    judgements: pd.DataFrame,
+    shown: dict[tuple[str, int, str], ShownPicture],
+    models: list[str],
+) -> dict[str, float]:
+    """Writes what the truth says of the judgements, what the reward model predicts, and returns the metrics of both."""
+    metrics: dict[str, float] = {}
+    has_truth, has_reward = (judgements[name].notna().all() for name in ("true_ctr_rate", "predicted_log_rate"))
+    if has_truth:
+        metrics |= summarise(judgements, models)
+        write_report(output, export, cases, judgements, shown, models)
+    if has_reward:
+        metrics |= predicted_lifts(judgements, models)
+        lifts = lifts_by_group(judgements)
+        rows = lifts if has_truth else lifts.drop(columns="true_log_lift")
+        (output / "predicted_lifts.json").write_text(json.dumps(rows.to_dict("records"), indent=1))
+    if has_truth and has_reward:
+        metrics |= agreement(judgements, models)
+        draw_predicted_lifts(lifts, [BEST_SINGLE, *models, ORACLE], output / "predicted_lifts.png")
+    return metrics
 
 
 def write_report(
@@ -123,13 +177,12 @@ def write_report(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", required=True, type=Path, help="folder of a training export")
-    parser.add_argument("--truth", required=True, type=Path, help="truth folder of the simulated market")
-    parser.add_argument(
-        "--group-cells", required=True, type=Path, help="Parquet: group_id, scope, cell, num_impressions"
-    )
+    parser.add_argument("--truth", type=Path, help="truth folder of the simulated market")
+    parser.add_argument("--group-cells", type=Path, help="Parquet: group_id, scope, cell, num_impressions")
     parser.add_argument(
         "--model", required=True, action="append", metavar="NAME=DIR", help="output of a training stage"
     )
+    parser.add_argument("--reward", type=Path, metavar="DIR", help="output of stage group_reward")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument("--num-products-per-scope", type=_positive, default=4)
     parser.add_argument("--num-seeds", type=_positive, default=Sampling.num_seeds)

@@ -9,7 +9,7 @@ from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, paired_d
 
 def judged(rates: dict[str, dict[tuple[str, str], float]]) -> pd.DataFrame:
     rows = [
-        (arm, "s", group, product, 2, rate, 1.0)
+        (arm, "s", group, product, 2, rate, 1.0, np.nan)
         for arm, cases in rates.items()
         for (group, product), rate in cases.items()
     ]

@@ -184,6 +184,7 @@ _DERIVATIONS = {
     "pretrained_model": _model("training_export"),
     "global_dpo_model": _model("training_export", "pretrained_model"),
     "group_dpo_model": _model("training_export", "pretrained_model"),
+    "group_reward_model": _model("training_export"),
     "evaluation_report": _Derivation(
         ("training_export", "user_groups", "creative_stats", *_MODELS),
         f"""

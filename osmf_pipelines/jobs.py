@@ -26,7 +26,14 @@ PAIRS = (
     "truth_report",
     "training_export",
 )
-MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "evaluation_report", "registered_model")
+MODELS = (
+    "pretrained_model",
+    "global_dpo_model",
+    "group_dpo_model",
+    "group_reward_model",
+    "evaluation_report",
+    "registered_model",
+)
 
 
 def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.UnresolvedAssetJobDefinition]:

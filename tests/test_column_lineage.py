@@ -26,6 +26,7 @@ WITHOUT_ORIGIN = {
     "pretrained_model": {"metric", "mlflow_run_id"},
     "global_dpo_model": {"metric", "mlflow_run_id"},
     "group_dpo_model": {"metric", "mlflow_run_id"},
+    "group_reward_model": {"metric", "mlflow_run_id"},
     "truth_report": {"measure"},
     "evaluation_report": {"arm", "report_path"},
     "registered_model": {"model_name", "model_version", "alias", "mlflow_run_id"},

@@ -23,6 +23,7 @@ TrainerParam = dg.ResourceParam[Trainer]
 Result = tuple[list[tuple[Any, ...]], dict[str, Any], dict[str, Any]]
 Run = Callable[[LakeResource, Trainer, date], Result]
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+REWARD = "group_reward_model"
 
 
 def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -33,6 +34,7 @@ def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.Asse
             "global_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions, "--global-pairs"
         ),
         _trained("group_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions),
+        _trained(REWARD, "group_reward", ("training_export",), partitions, kind="torch"),
         _evaluation_report(partitions),
         _registered_model(partitions),
     ]
@@ -59,8 +61,15 @@ def _stage_asset(
 
 
 def _trained(
-    name: str, stage: str, inputs: tuple[str, ...], partitions: dg.DailyPartitionsDefinition, *flags: str
+    name: str,
+    stage: str,
+    inputs: tuple[str, ...],
+    partitions: dg.DailyPartitionsDefinition,
+    *flags: str,
+    kind: str = "deepspeed",
 ) -> dg.AssetsDefinition:
+    """An asset of a model; only what DeepSpeed trains is spread over processes."""
+
     def train(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         arguments = ["--recipe", lake.settings.recipe, "--data", str(_export_folder(lake, day)), *flags]
         made_of = [_published(lake, "training_export", day)["data_hash"]]
@@ -71,7 +80,14 @@ def _trained(
         # What a run is made of names its folder, so that only the same run goes on where it stopped.
         fingerprint = hashlib.sha256(" ".join([*arguments, *made_of]).encode()).hexdigest()[:12]
         output = lake.settings.home / "models" / str(day) / f"{name}-{fingerprint}"
-        run = trainer.run(stage, arguments, output, run_name=f"{name} {day}", is_distributed=True)
+        run = trainer.run(
+            stage,
+            arguments,
+            output,
+            run_name=f"{name} {day}",
+            is_distributed=kind == "deepspeed",
+            pictures=("sample_grid.png", "calibration.png"),
+        )
         rows = [
             (day, metric, float(value), str(output), run.record["artifact_sha256"], run.mlflow_run_id)
             for metric, value in sorted(run.record["metrics"].items())
@@ -79,10 +95,10 @@ def _trained(
         return (
             rows,
             _model_facts(run),
-            {"model": dg.MetadataValue.path(str(output)), **_pictures(output, "sample_grid")},
+            {"model": dg.MetadataValue.path(str(output)), **_pictures(output, "sample_grid", "calibration")},
         )
 
-    return _stage_asset(name, inputs, "deepspeed", train, partitions)
+    return _stage_asset(name, inputs, kind, train, partitions)
 
 
 def _model_facts(run: StageRun) -> dict[str, Any]:
@@ -91,11 +107,13 @@ def _model_facts(run: StageRun) -> dict[str, Any]:
         "num_steps_missing": heartbeat["num_steps"] - heartbeat["step"],
         "num_not_finite": sum(not math.isfinite(value) for value in run.record["metrics"].values()),
         "num_artifacts_changed": run.count_changed_artifacts(),
+        # The reward model alone has it; without pairs to judge it has none.
+        "test_pair_accuracy_low": float(run.record["metrics"].get("test/pair_accuracy_low", 0.0)),
     }
 
 
 def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    name, inputs = "evaluation_report", ("training_export", "user_groups", "creative_stats", *MODELS)
+    name, inputs = "evaluation_report", ("training_export", "user_groups", "creative_stats", *MODELS, REWARD)
 
     def evaluate(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         output = lake.settings.home / "evaluations" / str(day)
@@ -105,11 +123,15 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         arguments += ["--group-cells", str(group_cells)]
         for model in MODELS:
             arguments += ["--model", f"{model.removesuffix('_model')}={_model_folder(lake, model, day)}"]
-        run = trainer.run("evaluate", arguments, output, run_name=f"{name} {day}", pictures=("grid.png", "lifts.png"))
+        arguments += ["--reward", str(_model_folder(lake, REWARD, day))]
+        shown = ("grid", "lifts", "predicted_lifts")
+        run = trainer.run(
+            "evaluate", arguments, output, run_name=f"{name} {day}", pictures=[f"{one}.png" for one in shown]
+        )
         judged = json.loads((output / "report.json").read_text())["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
-        return rows, _arm_facts(judged), {**_pictures(output, "grid", "lifts"), **run.record["metrics"]}
+        return rows, _arm_facts(judged), {**_pictures(output, *shown), **run.record["metrics"]}
 
     return _stage_asset(name, inputs, "torch", evaluate, partitions)
 

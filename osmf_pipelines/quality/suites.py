@@ -104,12 +104,7 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _unique(["source_date", "impression_id"], "one showing of a day is one row"),
         _set("user_id", "an impression without a user cannot be grouped"),
         _set("creative_id", "an impression without a creative teaches nothing"),
-        _between(
-            "position",
-            1,
-            1000,
-            "positions count from 1",
-        ),
+        _between("position", 1, 1000, "positions count from 1"),
         _between("propensity", 0, 1, "a probability", strict_min=True),
         *_EVENT_LEDGER,
         _fact("every_day_has_impressions", "num_read", 1, None, "a day without a single impression is a missing log"),
@@ -269,6 +264,10 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
     "pretrained_model": _MODEL_SUITE,
     "group_dpo_model": _MODEL_SUITE,
     "global_dpo_model": _MODEL_SUITE,
+    "group_reward_model": (
+        *_MODEL_SUITE,
+        _fact("better_than_a_coin", "test_pair_accuracy_low", 0.5, None, "on unseen products, 95%", severity="warning"),
+    ),
     "evaluation_report": (
         _unique(["arm", "group_id"], "one row per arm and group"),
         _between("true_ctr_rate", 0, 1, "a rate"),

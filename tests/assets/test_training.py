@@ -12,7 +12,7 @@ from osmf_pipelines.spark.lake import Lake
 from tests.assets.conftest import Run
 
 pytestmark = pytest.mark.slow
-MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
 
 
 def test_models_are_trained_judged_and_registered(

@@ -104,8 +104,8 @@ def draw_predicted_lifts(groups: pd.DataFrame, arms: list[str], path: Path) -> N
     for number, arm in enumerate(arms):
         rows, marker, color = groups[groups.arm == arm], _MARKERS[number % len(_MARKERS)], f"C{number}"
         axis.scatter(rows.true_log_lift, rows.predicted_log_lift, 14, color=color, marker=marker, alpha=0.5)
-        mean = rows[["true_log_lift", "predicted_log_lift"]].mean()
-        axis.scatter(*mean, 90, color=color, marker=marker, edgecolor="black", label=arm.replace("_", " "))
+        true, predicted = rows.true_log_lift.mean(), rows.predicted_log_lift.mean()
+        axis.scatter(true, predicted, 90, color=color, marker=marker, edgecolor="black", label=arm.replace("_", " "))
     axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
     axis.set_xlabel("true: log click rate against logged pictures")
     axis.set_ylabel("predicted by the group reward model")

@@ -100,8 +100,10 @@ def found_groups(market: Market, export: TrainingExport, group_cells: pd.DataFra
 def exported_groups(export: TrainingExport) -> tuple[FoundGroup, ...]:
     """Returns the export's groups by scope and id, of whom nothing but the export is known."""
     rows = export.groups[~export.groups.is_scope_root].sort_values(["scope", "group_id"])
-    columns = (rows.group_id, rows.scope, rows.description)
-    return tuple(FoundGroup(*map(str, row), segment_weights={}) for row in zip(*columns, strict=True))
+    return tuple(
+        FoundGroup(str(group_id), str(scope), str(description), segment_weights={})
+        for group_id, scope, description in zip(rows.group_id, rows.scope, rows.description, strict=True)
+    )
 
 
 def evaluation_set(

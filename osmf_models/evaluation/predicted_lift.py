@@ -88,7 +88,8 @@ def predicted_lifts(judgements: pd.DataFrame, models: list[str]) -> dict[str, fl
         `ARM/predicted_log_lift` and `ARM_minus_BEFORE/predicted_log_lift`, with `_low` and `_high` ends (bootstrap over
         products).
     """
-    rated, metrics = with_log_rates(judgements), {}
+    rated = with_log_rates(judgements)
+    metrics: dict[str, float] = {}
     compared = [(arm, RANDOM, arm) for arm in models]
     compared += [(arm, before, f"{arm}_minus_{before}") for before, arm in itertools.combinations(models, 2)]
     for arm, baseline, told in compared:

@@ -62,13 +62,13 @@ class GroupReward(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.register_buffer("statistic_scale", torch.ones(size))
         self.register_buffer("temperature", torch.ones(()))
         self.scene = nn.Linear(size, width)
-        self.group = nn.Sequential(nn.Linear(len(feature_names), width), nn.SiLU(), nn.Linear(width, 2 * width))
+        modulation = nn.Linear(width, 2 * width)
+        self.group = nn.Sequential(nn.Linear(len(feature_names), width), nn.SiLU(), modulation)
         self.mixed = nn.Linear(width, width)
         self.score = nn.Linear(width, 1, bias=False)
         self.forget = nn.Dropout(dropout)
-        for layer in (self.group[2], self.score):  # at first, everybody is indifferent
-            nn.init.zeros_(layer.weight)
-        nn.init.zeros_(self.group[2].bias)
+        for parameter in (modulation.weight, modulation.bias, self.score.weight):  # at first, everybody is indifferent
+            nn.init.zeros_(parameter)
 
     def forward(self, statistics: Tensor, group_features: Tensor) -> Tensor:
         """Returns the scores, (B,).

@@ -38,6 +38,8 @@ _EFFECTIVE = "creative_stats.num_impressions,num_clicks,slot_type,position,event
 _RATE_EVIDENCE = f"{_EFFECTIVE} user_groups.group_id product_splits.split"
 _GROUP_EVIDENCE = f"""{_EFFECTIVE} creative_stats.cell,user_fold,product_id,creative_id cell_users.user_id
     creative_features.feature_values product_splits.split"""
+_CHOICE = f"{_EFFECTIVE} creative_stats.user_fold,creative_id user_groups.group_id product_splits.split"
+_VALUED = f"silver_exposures.is_clicked,propensity,creative_id,user_fold,user_id,cell {_CHOICE}"
 _POSTERIOR = "group_ctr.creative_id,posterior_shape,posterior_rate"
 _EXPORTED_ROWS = """group_features.group_id products.product_id creatives.creative_id group_ctr.num_clicks
     preference_pairs.chosen_creative_id,rejected_creative_id"""
@@ -159,6 +161,25 @@ _DERIVATIONS = {
         value            | {_POSTERIOR} group_ctr.ctr_rate,ctr_rate_low,ctr_rate_high user_groups.group_id,cell
                            cell_users.user_id creative_stats.num_impressions,num_clicks
         num_cases        | {_POSTERIOR} user_groups.cell cell_users.user_id""",
+    ),
+    "policy_values": _Derivation(
+        ("silver_exposures", "creative_stats", "user_groups", "product_splits"),
+        f"""
+        as_of_date    | creative_stats.event_date
+        users         | -
+        logged_arm    | silver_exposures.arm
+        policy        | silver_exposures.arm
+        compared_with | silver_exposures.arm
+        estimator     | -
+        value         | {_VALUED}
+        value_low     | {_VALUED}
+        value_high    | {_VALUED}
+        num_users     | silver_exposures.user_id,user_fold
+        num_impressions | silver_exposures.impression_id,user_fold,propensity
+        effective_impressions | silver_exposures.propensity,creative_id {_CHOICE}
+        effective_clicks | silver_exposures.propensity,creative_id,is_clicked {_CHOICE}
+        mean_weight   | silver_exposures.propensity,creative_id {_CHOICE}
+        clipped_share | silver_exposures.propensity,creative_id {_CHOICE}""",
     ),
     "training_export": _Derivation(
         (

@@ -17,6 +17,7 @@ from osmf_pipelines.assets.dimensions import build_dimension_assets
 from osmf_pipelines.assets.exposures import build_exposure_assets
 from osmf_pipelines.assets.groups import build_export_asset, build_group_assets
 from osmf_pipelines.assets.models import build_model_assets
+from osmf_pipelines.assets.policies import build_policy_assets
 from osmf_pipelines.assets.truth import build_truth_assets
 from osmf_pipelines.jobs import build_jobs
 from osmf_pipelines.maintenance import build_maintenance
@@ -57,6 +58,7 @@ def build_defs(
         *build_exposure_assets(partitions),
         *build_group_assets(partitions, settings),
         *build_truth_assets(partitions, settings),
+        *build_policy_assets(partitions, settings),
     ]
     if has_pictures:
         assets += [build_export_asset(partitions), *build_model_assets(partitions)]

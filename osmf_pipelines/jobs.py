@@ -24,6 +24,7 @@ PAIRS = (
     "group_ctr",
     "preference_pairs",
     "truth_report",
+    "policy_values",
     "training_export",
 )
 MODELS = (

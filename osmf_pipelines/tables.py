@@ -381,6 +381,28 @@ _LATER_TABLES = (
         partition_column="as_of_date",
     ),
     Table(
+        "policy_values",
+        "one row per (as_of_date, scope, users, logged_arm, policy, compared_with, estimator)",
+        _columns("""
+    as_of_date        | date   | last day of the evidence window
+    scope             | string | leaf category, null for all of them together
+    users             | string | whose impressions: held_out from the choice of the policy, or all
+    logged_arm        | string | arm on whose logs it is valued, null where the logs name none
+    policy            | string | logging (what was shown), best_for_all, best_per_group, or `arm` and its name
+    compared_with     | string | policy whose value is taken off, own_logs for what an arm earned itself, null for none
+    estimator         | string | on_policy, ips, snips or dr
+    value             | double | clicks an impression, at the positions and on the days of the logs
+    value_low         | double | lower end of its 95% interval, null where clicks are too few for one
+    value_high        | double | upper end
+    num_users         | bigint | users whose impressions are behind it
+    num_impressions   | bigint | their impressions
+    effective_impressions | double | effective sample size: impressions of its own that would say as much
+    effective_clicks  | double | the same of clicks
+    mean_weight       | double | near 1 where propensities are right and the logs hold all that the policy shows
+    clipped_share     | double | share of impressions whose weight was clipped"""),
+        partition_column="as_of_date",
+    ),
+    Table(
         "training_export",
         "one row per (as_of_date, exported table)",
         _columns("""

@@ -28,6 +28,7 @@ WITHOUT_ORIGIN = {
     "group_dpo_model": {"metric", "mlflow_run_id"},
     "group_reward_model": {"metric", "mlflow_run_id"},
     "truth_report": {"measure"},
+    "policy_values": {"users", "estimator"},
     "evaluation_report": {"arm", "report_path"},
     "registered_model": {"model_name", "model_version", "alias", "mlflow_run_id"},
 }

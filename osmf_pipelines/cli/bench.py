@@ -21,6 +21,13 @@ class PlantedMarketName(StrEnum):
     BLIND = "realistic, blind"
 
 
+class LoggingPolicyName(StrEnum):
+    """What shows the pictures that policies are valued on."""
+
+    UNIFORM = "uniform"
+    EPSILON_GREEDY = "epsilon greedy"
+
+
 Markets = Annotated[
     list[PlantedMarketName] | None, typer.Option("--market", help="only this one (may be repeated); all of them")
 ]
@@ -77,6 +84,36 @@ def pair_quality(
         markets=[one.value for one in market or PlantedMarketName],
         seeds=seed or [1, 2, 3],
         impressions=impressions or [300, 1_000, 3_000],
+        console=_console,
+    )
+
+
+@bench_app.command("off-policy")
+def off_policy(
+    output: Annotated[Path, typer.Option(help="folder to write off_policy.json and off_policy.png into")] = Path(
+        "bench"
+    ),
+    logging_policy: Annotated[
+        list[LoggingPolicyName] | None, typer.Option("--logging", help="only this one (may be repeated); both of them")
+    ] = None,
+    impressions: Annotated[
+        list[int] | None, typer.Option(help="of a replication (may be repeated); default 60000")
+    ] = None,
+    replications: Annotated[int, typer.Option(min=2, help="of each case")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="market to simulate")] = 1,
+    open_bandit: Annotated[bool, typer.Option(help="value the Open Bandit logs' policies too")] = True,
+) -> None:
+    """IPS, SNIPS and DR against exact values: whether 95% intervals hold them; and on the Open Bandit logs."""
+    from osmf_pipelines.bench.run_off_policy import run_off_policy_bench
+
+    run_off_policy_bench(
+        Settings(),
+        output,
+        logging_policies=[one.value for one in logging_policy or LoggingPolicyName],
+        impressions=impressions or [60_000],
+        num_replications=replications,
+        seed=seed,
+        has_open_bandit=open_bandit,
         console=_console,
     )
 

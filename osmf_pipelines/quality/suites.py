@@ -256,6 +256,21 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _between("num_cases", 1, None, "a figure has cases behind it"),
         _fact("every_scope_is_judged", "num_scopes_missing", 0, 0, "scopes left out would flatter the figures"),
     ),
+    "policy_values": (
+        _unique(["scope", "users", "logged_arm", "policy", "compared_with", "estimator"], "one estimate of a value"),
+        _one_of("estimator", ("on_policy", "ips", "snips", "dr"), "the estimators"),
+        _set("value", "an estimate that is not a number says nothing"),
+        _at_least("value_high", "value_low", "an interval"),
+        _between("clipped_share", 0, 1, "a share of impressions"),
+        _fact(
+            "weights_average_to_one",
+            "worst_mean_weight_excess",
+            None,
+            0.1,
+            "weights far from 1 on average: propensities are wrong, or the logs never show what a policy would",
+            severity="warning",
+        ),
+    ),
     "training_export": (
         _unique(["export_table"], "one row per exported table"),
         _fact("every_pair_exported", "num_pairs_missing", 0, 0, "a pair whose creatives have pictures is exported"),

@@ -26,6 +26,7 @@ def test_logs_become_pairs_and_an_export_and_are_judged_where_the_truth_is_known
     assert run("form_pairs", knowing).success
     assert all(lake.exists(name) for name in DATA_TABLES)
     _check_judgement(lake)
+    _check_policy_values(lake)
 
     # 60,000 distinct impressions a day were written; what was delivered twice is counted, not kept.
     exposures = lake.read("silver_exposures").groupBy("event_date").count().collect()
@@ -59,6 +60,20 @@ def _check_judgement(lake: Lake) -> None:
     # 8 products of a scope, 4 creatives of each, in every group.
     bins = report[report["measure"] == "right_share"].groupby("scope")["num_cases"].sum()
     assert bins.to_dict() == {scope: 8 * 6 * num_groups for scope, num_groups in found.items()}
+
+
+def _check_policy_values(lake: Lake) -> None:
+    """Held-out users value the policies, together and scope by scope; what groups prefer earns more than is shown."""
+    values = lake.read("policy_values").toPandas()
+    assert set(values["scope"]) - {None} == {row["scope"] for row in lake.read("user_groups").select("scope").collect()}
+    together = values[values["scope"].isna()].set_index(["policy", "compared_with", "estimator"])
+    heldout = lake.read("silver_exposures").where("user_fold = 0")
+    assert set(together["num_impressions"]) == {heldout.count()}
+    assert set(together["num_users"]) == {heldout.select("user_id").distinct().count()}
+    gain = together.loc["best_per_group", "logging", "dr"]
+    assert 0 < gain["value_low"] < gain["value"] < gain["value_high"]
+    assert gain["mean_weight"] == pytest.approx(1, abs=0.05)
+    assert gain["effective_impressions"] == pytest.approx(heldout.count() / 4, rel=0.05)  # one of four creatives each
 
 
 def test_logs_whose_truth_is_not_known_are_not_judged(market_settings: Settings) -> None:

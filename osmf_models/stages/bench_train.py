@@ -25,11 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from osmf_models.config import RunConfig, apply_overrides
+from osmf_models.config import RunConfig
 from osmf_models.data.collate import GenerationBatch, to_device
 from osmf_models.data.synthetic import synthetic_batch, synthetic_manifest, synthetic_texts
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.stages.pretrain import batch_loss
 from osmf_models.stages.run_record import run_stage

@@ -21,7 +21,8 @@ from pathlib import Path
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from osmf_models.config import RunConfig, apply_overrides
+from osmf_models.config import RunConfig
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.records import RUN_RECORD_NAME, ExportManifest
 from osmf_models.training.manifest import file_sha256

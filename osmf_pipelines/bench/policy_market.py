@@ -94,7 +94,7 @@ def choose(market: Market, policy: Policy, seed: int, impressions: int) -> tuple
     rates = rates_of_day(shop, 1)
     shape = (len(market.products), market.num_creatives_per_product)
     shown, clicked = (
-        np.bincount(counts.rows.creative, values, len(rates)).reshape(shape)
+        np.bincount(counts.rows.creative, values, len(rates)).reshape(shape).astype(float)
         for values in (counts.rows.num_impressions, counts.rows.num_clicks)
     )
     serving = serve_day(policy, rates, len(market.examination), shown, clicked)
@@ -185,5 +185,5 @@ def draw_logs(truth: Truth, choices: Choices, num_users: int, impressions: int, 
     position = rng.integers(0, len(truth.examination), len(user))
     rate = truth.rates[product, creative, truth.segment_of_user[who, product]] * truth.factors[who]
     is_clicked = rng.random(len(user)) < np.minimum(rate, MAX_CLICK_RATE) * truth.examination[position]
-    group, propensity = choices.group_of_user[who, product], choices.propensities[product, creative]
+    group, propensity = choices.group_of_user[who, product].astype(np.int64), choices.propensities[product, creative]
     return Logs(user, product, group, creative, position, propensity, is_clicked)

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from osmf_models.config import apply_overrides
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_pipelines.resources.launchers import launcher
 

@@ -45,7 +45,7 @@ def test_intervals_hold_the_truth_and_choosing_on_the_same_logs_flatters(case: t
         standard_error = told["error_spread"] / np.sqrt(150)
         if chosen_on == OTHER_LOGS:
             assert told["covered_share"] >= 0.85
-            assert abs(told["error_mean"]) < 4 * standard_error
+            assert abs(told["error_mean"]) <= 4 * standard_error  # both 0: a policy against itself
         else:
             assert chosen_on == SAME_LOGS
             assert told["error_mean"] > 4 * standard_error

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from osmf_models.config import apply_overrides
 from osmf_models.data.dataset import load_export
 from osmf_models.model.denoiser import ProductDenoiser
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.stages import group_dpo as stage
 from osmf_models.stages.run_record import StageArguments

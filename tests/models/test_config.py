@@ -1,6 +1,6 @@
 import pytest
 
-from osmf_models.config import apply_overrides
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import RECIPES, load_recipe
 
 

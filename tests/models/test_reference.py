@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from osmf_models.config import apply_overrides
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.training.manifest import file_sha256
 from osmf_models.training.reference import (

@@ -131,6 +131,8 @@ class PretrainingConfig:
 
     Attributes:
         training: its optimisation.
+        preference_sharpness: how much more often a group's examples show what it prefers: a picture is drawn
+            in proportion to its rate in the group to this power.
         comprehension_weight: weight of the next-token cross-entropy on the group's description.
         time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
             and a small floor the velocity error.
@@ -140,6 +142,7 @@ class PretrainingConfig:
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    preference_sharpness: float = 6.0
     comprehension_weight: float = 0.05
     time_floor: float = 0.5
     num_grid_rows: int = 4

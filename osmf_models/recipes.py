@@ -64,10 +64,8 @@ def demo() -> RunConfig:
             training=TrainingConfig(
                 num_steps=130, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=65
             ),
-            beta=100.0,
-            anchor_weight=50.0,
-            error_space="velocity",
-            time_power=1.0,
+            beta=400.0,
+            anchor_weight=20.0,
         ),
     )
 

@@ -11,7 +11,7 @@ Tables of an export (columns in this order; pictures are PNG bytes, so that an e
 | groups | one row per group, scope roots included | GROUP_COLUMNS |
 | products | one row per product that has a cut-out | PRODUCT_COLUMNS |
 | creatives | one row per creative that has a mask | CREATIVE_COLUMNS |
-| generation_examples | one row per (group, creative) that was clicked | EXAMPLE_COLUMNS |
+| generation_examples | one row per (group, creative) that was shown | EXAMPLE_COLUMNS |
 | preference_pairs | one row per pair kept, scope roots included | PAIR_COLUMNS |
 """
 
@@ -22,7 +22,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-EXPORT_FORMAT = "osmf-training-export/1"
+EXPORT_FORMAT = "osmf-training-export/2"
 MANIFEST_NAME = "manifest.json"
 RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
@@ -34,7 +34,7 @@ SPLITS = ("train", "validation", "test")
 GROUP_COLUMNS = ("group_id", "scope", "is_scope_root", "description", "features")
 PRODUCT_COLUMNS = ("product_id", "scope", "title", "price", "split", "cutout_png")
 CREATIVE_COLUMNS = ("creative_id", "product_id", "image_png", "mask_png")
-EXAMPLE_COLUMNS = ("group_id", "product_id", "creative_id", "sampling_weight", "split")
+EXAMPLE_COLUMNS = ("group_id", "product_id", "creative_id", "log_rate_lift", "split")
 PAIR_COLUMNS = (
     "group_id",
     "scope",

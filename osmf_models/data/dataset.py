@@ -67,7 +67,7 @@ class TrainingExport:
         cutouts: RGBA by row of `products`.
         creatives: creative_id, product_index.
         images, masks: RGB, and share of each pixel under the product, by row of `creatives`.
-        examples: group_index, creative_index, product_index, sampling_weight, split.
+        examples: group_index, creative_index, product_index, log_rate_lift, split.
         pairs: group_index, chosen_index, rejected_index, product_index, chosen_better_probability, log_rate_ratio,
             is_scope_root, is_contradiction, scope, split.
         num_examples_without_picture, num_pairs_without_picture: rows left out because a creative, or its product, has

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _INPUT_CHANNELS = 7  # noisy scene 3, product 3, mask 1
+_COARSE_CHANNELS = 12  # four views of the noisy scene
+_LEAST_SCENE = 1e-3  # of a window
 _TIME_SCALE = 1000.0  # the transformer's time embedding expects steps of a thousand
 
 
@@ -38,6 +40,47 @@ class PatchConvolution(nn.Module):
         patches = functional.pixel_unshuffle(pictures, self.patch_px)  # (B, C * patch^2, H / patch, W / patch)
         rows = functional.linear(patches.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
         return rows.permute(0, 3, 1, 2)
+
+
+class ConditionedTime(nn.Module):
+    """The time embedding, moved by the mean of the conditioning tokens.
+
+    It modulates every layer, so that what is the same all over a picture, its colours and light, need not be found by
+    attention from every patch.
+
+    Source: the pooled projections of Esser et al., Scaling Rectified Flow Transformers, arXiv 2403.03206.
+    """
+
+    def __init__(self, time_embedding: nn.Module, condition_width: int, width: int):
+        super().__init__()
+        self.time_embedding = time_embedding
+        self.pooled = nn.Linear(condition_width, width)
+        nn.init.zeros_(self.pooled.weight)
+        nn.init.zeros_(self.pooled.bias)
+
+    def forward(self, timestep: Tensor, pooled: Tensor, **of_time: object) -> Tensor:
+        """Returns what modulates the layers, (B, width), of times (B,) and mean tokens (B, D)."""
+        embedded: Tensor = self.time_embedding(timestep, resolution=None, aspect_ratio=None, **of_time)
+        return embedded + self.pooled(pooled)
+
+
+def coarse_views(noisy: Tensor, scene: Tensor) -> Tensor:
+    """Returns noisy pictures as means over large windows, in which the noise is small, (B, 12, H, W).
+
+    Windows: a quarter and a half of the side, strips an eighth of it high, and the whole. Each mean is over the scene
+    alone; a window that the product fills is 0.
+
+    Args:
+        noisy: (B, 3, H, W).
+        scene: share of each pixel outside the product, (B, 1, H, W).
+    """
+    side = noisy.shape[-1]
+    views = []
+    for window in ((side // 4, side // 4), (side // 2, side // 2), (side // 8, side), (side, side)):
+        share = functional.avg_pool2d(scene, window)
+        mean = functional.avg_pool2d(noisy * scene, window) / share.clamp(min=_LEAST_SCENE)
+        views.append(functional.interpolate(mean, size=(side, side), mode="nearest"))
+    return torch.cat(views, dim=1)
 
 
 class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -68,7 +111,7 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             attention_head_dim=head_width,
             cross_attention_dim=num_heads * head_width,
             caption_channels=condition_width,
-            in_channels=_INPUT_CHANNELS,
+            in_channels=_INPUT_CHANNELS + _COARSE_CHANNELS,
             out_channels=refine_channels // cell,
             num_layers=num_layers,
             sample_size=image_px,
@@ -78,6 +121,8 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             use_additional_conditions=False,
         )
         self.transformer.pos_embed.proj = PatchConvolution(self.transformer.pos_embed.proj)
+        modulation = self.transformer.adaln_single
+        modulation.emb = ConditionedTime(modulation.emb, condition_width, num_heads * head_width)
         self.refine = nn.Sequential(
             nn.Conv2d(
                 refine_channels + cell * _INPUT_CHANNELS, refine_channels, 3, padding=1, padding_mode="replicate"
@@ -98,12 +143,13 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             time: in [0, 1], (B,).
             condition: (B, S, D).
         """
-        inputs = torch.cat([noisy * (1.0 - mask), product * mask, mask], dim=1)  # (B, 7, H, W)
+        scene = 1.0 - mask
+        inputs = torch.cat([noisy * scene, product * mask, mask], dim=1)  # (B, 7, H, W)
         features = self.transformer(
-            hidden_states=inputs,
+            hidden_states=torch.cat([inputs, coarse_views(noisy, scene)], dim=1),
             encoder_hidden_states=condition,
             timestep=_TIME_SCALE * time,
-            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            added_cond_kwargs={"pooled": condition.mean(1)},
         ).sample  # (B, refine_channels / stride^2, H, W)
         cells = functional.pixel_unshuffle(torch.cat([features, inputs], dim=1), self.refine_stride)
         return functional.pixel_shuffle(self.refine(cells), self.refine_stride)  # (B, 3, H, W)

@@ -20,6 +20,7 @@ from osmf_models.config import RunConfig
 from osmf_models.data.ahead import DrawnAhead
 from osmf_models.data.collate import BatchKey, Dropout, GenerationBatch, draw_generation_batch, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
+from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import TokenBatch, tokenize
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm, NoisyPictures, Prediction
@@ -73,9 +74,7 @@ def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> 
     Raises:
         ValueError: when the export has no training examples.
     """
-    examples = export.examples[export.examples.split == "train"]
-    if examples.empty:
-        raise ValueError("the export has no generation examples of split train with pictures.")
+    examples = examples_of_split(export, config.pretraining.preference_sharpness, "train")
     training = config.pretraining.training
     dropout = Dropout(config.data.group_dropout, config.data.text_dropout)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
@@ -69,12 +69,13 @@ def build_export_frames(inputs: ExportInputs) -> dict[str, DataFrame]:
         ValueError: when there are no groups, or when their preference vectors are not over the same features.
     """
     products, creatives = _exported_products(inputs), _exported_creatives(inputs)
-    is_example = ~F.col("is_scope_root") & (F.col("num_clicks") > 0)
+    log_rate = F.log("ctr_rate")
+    of_product = Window.partitionBy("group_id", "product_id")
     examples = (
-        inputs.group_ctr.where(is_example)
+        inputs.group_ctr.where(~F.col("is_scope_root"))
+        .withColumn("log_rate_lift", log_rate - F.avg(log_rate).over(of_product))
         .join(creatives.select("creative_id"), on="creative_id", how="left_semi")
         .join(products.select("product_id", "split"), on="product_id", how="inner")
-        .withColumn("sampling_weight", F.col("num_clicks").cast("double"))
     )
     return {
         "groups": add_feature_vectors(inputs.group_features, inputs.creative_features),

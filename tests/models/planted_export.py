@@ -119,8 +119,8 @@ def _examples_and_pairs(rng, groups, products, z, tastes) -> tuple[list[tuple], 
                 continue
             score = z[p] @ taste
             if not is_root:
-                for c, weight in enumerate(np.exp(0.3 * score)):
-                    examples.append((group_id, f"p{p}", f"p{p}c{c}", float(weight), product[4]))
+                for c, lift in enumerate(0.3 * (score - score.mean())):
+                    examples.append((group_id, f"p{p}", f"p{p}c{c}", float(lift), product[4]))
             for a in range(len(score)):
                 for b in range(len(score)):
                     probability = 1 / (1 + np.exp(-3 * (score[a] - score[b])))

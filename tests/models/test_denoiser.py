@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from osmf_models.model.denoiser import PatchConvolution, ProductDenoiser
+from osmf_models.model.denoiser import PatchConvolution, ProductDenoiser, coarse_views
 
 
 def denoiser(**changes):
@@ -29,3 +29,32 @@ def test_refining_by_cells_gives_whole_pictures(stride):
 def test_cells_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match="must divide"):
         denoiser(**changes)
+
+
+def test_coarse_views_are_means_of_the_scene_alone():
+    noisy = torch.arange(3 * 64.0).reshape(1, 3, 8, 8)
+    scene = torch.ones(1, 1, 8, 8)
+    scene[..., :2, :2] = 0.0  # the product fills the first window of a quarter of the side
+    views = coarse_views(noisy, scene).reshape(4, 3, 8, 8)
+    assert (views[0, :, :2, :2] == 0.0).all()
+    torch.testing.assert_close(views[0, 0, 2:4, 2:4], torch.full((2, 2), (18 + 19 + 26 + 27) / 4))
+    half = noisy[0, 0, :4, :4].sum() - noisy[0, 0, :2, :2].sum()
+    torch.testing.assert_close(views[1, 0, :4, :4], (half / 12).expand(4, 4))
+    torch.testing.assert_close(views[2, :, 5], noisy[0, :, 5].mean(1, keepdim=True).expand(3, 8))
+    other = noisy.clone()
+    other[..., :2, :2] += 100.0
+    torch.testing.assert_close(coarse_views(other, scene), coarse_views(noisy, scene))
+
+
+def test_condition_moves_the_whole_picture_at_once():
+    model = denoiser(refine_stride=4).eval()
+    noisy, mask, time = torch.randn(1, 3, 16, 16), torch.zeros(1, 1, 16, 16), torch.rand(1)
+    tokens = torch.randn(1, 3, 8)
+    alike = tokens + torch.tensor([1.0, -1.0, 0.0])[None, :, None]  # other tokens, the same mean
+    emb = model.transformer.adaln_single.emb
+    nn.init.ones_(emb.pooled.weight)
+    told = [emb(time, pooled=one.mean(1), batch_size=1, hidden_dtype=torch.float32) for one in (tokens, alike)]
+    torch.testing.assert_close(*told)
+    moved = emb(time, pooled=tokens.mean(1) + 1.0, batch_size=1, hidden_dtype=torch.float32) - told[0]
+    torch.testing.assert_close(moved, torch.full_like(moved, 8.0))
+    assert model(noisy, noisy, mask, time, tokens).shape == (1, 3, 16, 16)

@@ -27,7 +27,7 @@ def group_row(group_id, *, scope="shoes", is_root=False):
     }
 
 
-def rate_row(creative_id, product_id="whole", *, num_clicks=5, group_id="g", is_root=False):
+def rate_row(creative_id, product_id="whole", *, num_clicks=5, ctr_rate=0.01, group_id="g", is_root=False):
     return {
         "group_id": group_id,
         "scope": "shoes",
@@ -35,6 +35,7 @@ def rate_row(creative_id, product_id="whole", *, num_clicks=5, group_id="g", is_
         "product_id": product_id,
         "creative_id": creative_id,
         "num_clicks": num_clicks,
+        "ctr_rate": ctr_rate,
     }
 
 

@@ -59,7 +59,7 @@ def inputs(spark, tmp_path_factory):
         "refused-picture": {"refusal": "picture_missing"},
     }
     rates = [
-        rate_row("a"),
+        rate_row("a", ctr_rate=0.04),
         rate_row("a", group_id="root", is_root=True),
         rate_row("b", num_clicks=0),
         rate_row("no-mask"),
@@ -116,8 +116,8 @@ def test_what_has_pictures_is_exported_and_the_rest_is_counted(inputs, export_fo
     shades = [round(255 * float(image[0, 0, 0])) for image in export.images]
     assert dict(zip(export.creatives.creative_id, shades, strict=True)) == {"a": 50, "b": 100}
     assert export.masks[0].sum() == export.cutouts[0][..., 3].sum() == 16 * 16
-    assert len(export.examples) == 1
-    assert export.examples.sampling_weight[0] == 5.0
+    # Of the product's three creatives that were shown, one has no mask: log(0.04) against the mean of three.
+    assert export.examples.log_rate_lift.tolist() == pytest.approx([np.log(4) * 2 / 3, -np.log(4) / 3])
     assert len(export.pairs) == count_drawable_pairs(inputs) == 2
     assert export.num_examples_without_picture == export.num_pairs_without_picture == 0
     assert export.manifest.image_px == PX

@@ -195,7 +195,7 @@ def _with_scaled_tastes(market: Market, scale: float) -> Market:
 
 def bench_pairs(spark: SparkSession, cases: list[PairCase], settings: TreeSettings) -> Iterator[CaseFrames]:
     """Yields what was found, a batch of cases at a time; each case is a task."""
-    batch = spark.sparkContext.defaultParallelism
+    batch = 4 * spark.sparkContext.defaultParallelism
     for first in range(0, len(cases), batch):
         of_batch = cases[first : first + batch]
 

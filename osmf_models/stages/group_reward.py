@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -28,6 +29,7 @@ def main() -> None:
     """Runs the stage from the command line."""
     arguments = stage_arguments(stage_parser((__doc__ or "").splitlines()[0]).parse_args())
     started = time.monotonic()
+    torch.set_num_threads(1)  # products of small matrices: two threads would wait for one another
     export = load_export(arguments.data, arguments.config.data)
     fitted = fit_reward(export, arguments.config.reward, arguments.output)
     metrics, bins = held_out_figures(fitted, export, arguments)

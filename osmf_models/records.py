@@ -26,8 +26,13 @@ EXPORT_FORMAT = "osmf-training-export/2"
 MANIFEST_NAME = "manifest.json"
 RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
+HELD_OUT_GROUPS_NAME = "held_out_groups.json"  # how a model orders each group's pairs of held-out products
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_POINTER_NAME = "checkpoint.json"  # present once a stage has something to go on from
+
+# Tags of a registered version: hashes over the model's own files, and over all that is registered, code too.
+ARTIFACT_TAG, PACKAGE_TAG = "artifact_sha256", "package_sha256"
+REGISTRY_FILES = ("registered_model_meta",)  # what MLflow itself adds to fetched files
 
 SPLITS = ("train", "validation", "test")
 

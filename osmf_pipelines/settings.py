@@ -130,6 +130,9 @@ class Settings(BaseSettings):
         default=120, ge=0, description="how long a record may take to appear here after training elsewhere has ended"
     )
     model_name: str = Field(default="osmf-group-ad", description="name in the model registry")
+    min_picture_quality: float = Field(
+        default=0.8, ge=0, le=1, description="a model below this mean picture quality gets no alias"
+    )
 
     @field_validator("spark_conf")
     @classmethod

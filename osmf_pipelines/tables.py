@@ -435,7 +435,7 @@ _LATER_TABLES = (
     as_of_date        | date   | last day of the logs behind it
     model_name        | string | name in the registry
     model_version     | bigint | version in the registry
-    alias             | string | alias that it was given
+    alias             | string | alias that it was given: champion, challenger, or none
     artifact_sha256   | string | hash over the model's files
     mlflow_run_id     | string | the MLflow run that logged it"""),
         partition_column="as_of_date",

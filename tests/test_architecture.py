@@ -54,6 +54,7 @@ OWNERS = {
         "osmf_models/evaluation/",
         "osmf_models/stages/evaluate.py",
         "osmf_models/stages/register.py",
+        "osmf_pipelines/promotion/",
         "osmf_pipelines/spark/off_policy.py",
         "osmf_pipelines/spark/policy_values.py",
         "osmf_pipelines/bench/",

@@ -9,6 +9,7 @@ Shapes: `B` pictures of one product for one group, `H W` pixels.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,19 @@ def read_model_arm(name: str, folder: Path) -> ModelArm:
     record = json.loads(path.read_text())
     is_global_run = record.get("config", {}).get("dpo", {}).get("pair_groups") == "null"
     return ModelArm(name, folder, is_global_run or name.startswith("global"), str(record["artifact_sha256"]))
+
+
+def product_fidelity(export: TrainingExport, case: DrawnCase) -> float:
+    """Returns 1 minus the mean difference of pictures from the product's own pixels, in [0, 1].
+
+    NaN where the product stands elsewhere than in its cut-out, as in logged pictures.
+    """
+    if case.masks is not None:
+        return math.nan
+    cutout = export.cutouts[case.product_index]
+    is_product = cutout[..., 3] == 1.0
+    served = np.clip(np.asarray(case.images)[:, is_product], 0.0, 1.0)
+    return 1.0 - float(np.abs(served - cutout[is_product][:, :3]).mean()) if is_product.any() else 1.0
 
 
 def logged_pictures(export: TrainingExport, cases: EvaluationSet) -> Iterator[DrawnCase]:

@@ -8,8 +8,8 @@ With `--reward`, the output of stage group_reward, each lift is predicted too, a
 there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told.
 
 Writes OUTPUT/report.json (one row per arm and group), grid.png and lifts.png where there is a truth;
-predicted_lifts.json with `--reward`, predicted_lifts.png with both; and OUTPUT/run.json last. Training belongs in the
-other stages.
+predicted_lifts.json with `--reward`, predicted_lifts.png with both; evaluation_records.json, every model case by case,
+on which promotion decides; and OUTPUT/run.json last. Training belongs in the other stages.
 """
 
 from __future__ import annotations
@@ -38,9 +38,23 @@ from osmf_models.evaluation.arms import (
     logged_pictures,
     model_pictures,
     oracle_pictures,
+    product_fidelity,
     read_model_arm,
 )
-from osmf_models.evaluation.predicted_lift import RewardJudge, agreement, lifts_by_group, predicted_lifts
+from osmf_models.evaluation.evaluation_record import (
+    RECORDS_NAME,
+    EvaluationRecord,
+    judged_cases,
+    read_judged_pairs,
+    write_records,
+)
+from osmf_models.evaluation.predicted_lift import (
+    RewardJudge,
+    agreement,
+    lifts_by_group,
+    predicted_lifts,
+    with_log_rates,
+)
 from osmf_models.evaluation.report import GridRow, ShownPicture, draw_grid, draw_lifts, draw_predicted_lifts
 from osmf_models.evaluation.simulated_ctr import (
     EvaluationSet,
@@ -51,7 +65,7 @@ from osmf_models.evaluation.simulated_ctr import (
     read_group_cells,
 )
 from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, summarise
-from osmf_models.records import RUN_RECORD_NAME
+from osmf_models.records import HELD_OUT_GROUPS_NAME, RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
 from osmf_models.stages.finish import finish_stage
 from osmf_models.stages.run_record import run_stage
@@ -76,6 +90,19 @@ def main() -> None:
     judgements, shown = judge_arms(market, export, cases, arms, sampling, reward)
     options.output.mkdir(parents=True, exist_ok=True)
     metrics = write_results(options.output, export, cases, judgements, shown, [arm.name for arm in arms])
+    lifts = None if reward is None else with_log_rates(judgements)
+    records = {
+        arm.name: EvaluationRecord(
+            artifact_sha256=arm.artifact_sha256,
+            evaluation_set_sha256=cases.sha256,
+            reward_sha256=reward.artifact_sha256 if reward else None,
+            sampling=vars(sampling),
+            cases=judged_cases(judgements, lifts, arm.name),
+            pairs=read_judged_pairs(arm.folder / HELD_OUT_GROUPS_NAME),
+        )
+        for arm in arms
+    }
+    write_records(options.output / RECORDS_NAME, records)
     record: dict[str, Any] = {
         "stage": "evaluate",
         "as_of_date": export.manifest.as_of_date,
@@ -100,7 +127,8 @@ def judge_arms(
 ) -> tuple[pd.DataFrame, dict[tuple[str, int, str], ShownPicture]]:
     """Returns one row per (arm, product, group), and the first picture of each by (arm, product row, group).
 
-    Without a market, arms that need one are left out, and true rates and quality are NaN.
+    Without a market, arms that need one are left out, and true rates and quality are NaN. Beside the columns of
+    `summary.py` a row has product_fidelity, NaN for logged pictures, where the product stands elsewhere.
     """
     drawn: dict[str, Iterator[DrawnCase]] = {RANDOM: logged_pictures(export, cases)}
     if market is not None:
@@ -116,10 +144,11 @@ def judge_arms(
             if market is not None:
                 rates, quality = judge(market, case.group, product_id, case.images, cases.day)
             predicted = math.nan if reward is None else reward.log_rate(export, case)
+            fidelity = product_fidelity(export, case)
             key = (case.group.scope, case.group.group_id, product_id)
-            rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean()), predicted))
+            rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean()), predicted, fidelity))
             shown[arm, case.product_index, case.group.group_id] = ShownPicture(case.images[0], float(rates[0]))
-    return pd.DataFrame(rows, columns=list(JUDGEMENT_COLUMNS)), shown
+    return pd.DataFrame(rows, columns=[*JUDGEMENT_COLUMNS, "product_fidelity"]), shown
 
 
 def write_results(

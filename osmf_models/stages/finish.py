@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from osmf_models.file_hashes import artifacts_digest
 from osmf_models.records import RUN_RECORD_NAME
-from osmf_models.stages.run_record import artifacts_digest
 from osmf_models.training.manifest import file_sha256
 
 

@@ -31,6 +31,7 @@ from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
+from osmf_models.records import HELD_OUT_GROUPS_NAME
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
@@ -118,7 +119,7 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
     pipeline = GroupAdPipeline.from_pretrained(arguments.output / "model", local_files_only=True)
     write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
     judged = judged_pairs(errors, known, held_out)
-    write_groups(judged, export, dpo, arguments.output / "held_out_groups.json")
+    write_groups(judged, export, dpo, arguments.output / HELD_OUT_GROUPS_NAME)
     metrics |= held_out_metrics(judged, dpo) | {"seconds_per_step": result.seconds_per_step}
     metrics["num_pairs_without_picture"] = float(export.num_pairs_without_picture)
     stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"

@@ -1,11 +1,13 @@
 """Stage `register`: puts a trained model into the MLflow registry, as code over safetensors, never pickle.
 
     python -m osmf_models.stages.register --data EXPORT --model DIR --name osmf-group-ad --tracking-uri URI
-        --output DIR [--mlflow-run-id ID]
+        --output DIR [--evaluation DIR] [--lake ROOT] [--mlflow-run-id ID]
 
-The first version of a name becomes its champion, later ones challengers. Writes OUTPUT/groups.parquet (the features of
-the export's groups, which the model needs to draw) and OUTPUT/run.json last. How a served model answers belongs in
-`serving_model.py`, promotion elsewhere.
+The version tells what it was made of: hashes of its files and of its data, Delta versions of the tables behind them,
+the code's git revision, its configuration. With `--evaluation`, the output of stage evaluate, it holds what was found
+of it there, on which promotion decides; with `--lake` the run names the tables as its inputs. Writes
+OUTPUT/groups.parquet (the features of the export's groups, which the model needs to draw) and OUTPUT/run.json last. How
+a served model answers belongs in `serving_model.py`, aliases in `osmf_pipelines/promotion/`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import argparse
 import base64
 import json
 import os
+import shutil
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -26,18 +30,26 @@ import mlflow  # after the two settings, which it reads
 import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.data.delta_dataset_source import DeltaDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import osmf_models
-from osmf_models.records import GROUP_COLUMNS, RUN_RECORD_NAME, ExportManifest
+from osmf_models.evaluation.evaluation_record import RECORDS_NAME, read_records
+from osmf_models.file_hashes import folder_digest
+from osmf_models.records import (
+    ARTIFACT_TAG,
+    GROUP_COLUMNS,
+    PACKAGE_TAG,
+    REGISTRY_FILES,
+    RUN_RECORD_NAME,
+    ExportManifest,
+)
 from osmf_models.stages import serving_model
 from osmf_models.stages.finish import finish_stage
-from osmf_models.stages.run_record import artifacts_digest, run_stage
-from osmf_models.training.manifest import file_sha256
+from osmf_models.stages.run_record import run_stage
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 _EXPERIMENT = "osmf"
 _SQLITE = "sqlite:///"
 _REQUIREMENTS = ("torch", "transformers", "diffusers", "safetensors", "numpy", "pandas", "pyarrow", "pillow", "mlflow")
@@ -58,20 +70,30 @@ def main() -> None:
     client = MlflowClient()
     run_id = options.mlflow_run_id or os.environ.get("MLFLOW_RUN_ID")
     experiment_id = None if run_id else _experiment_id(client, options.tracking_uri)
+    origin = origin_of(trained, manifest)
+    artifacts = {"pipeline": options.model / "model", "groups": groups_path}
+    if options.evaluation is not None:
+        artifacts["evaluation"] = verified_records(options.evaluation, trained["artifact_sha256"])
     with mlflow.start_run(run_id=run_id, experiment_id=experiment_id, run_name=None if run_id else "register") as run:
-        info = log_model(options.model / "model", groups_path, example_input(options.data, manifest, groups))
-    tags = {"artifact_sha256": trained["artifact_sha256"], "as_of_date": manifest.as_of_date}
-    found = mlflow.register_model(info.model_uri, options.name, tags={**tags, "data_hash": manifest.data_hash})
-    alias = set_first_free_alias(client, options.name, found.version)
+        if options.lake is not None:
+            log_tables(options.lake, manifest)
+        info = log_model(artifacts, example_input(options.data, manifest, groups), origin)
+    package = Path(mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri))
+    tags = {
+        ARTIFACT_TAG: trained["artifact_sha256"],
+        PACKAGE_TAG: folder_digest(package, without=REGISTRY_FILES),
+        **{name: value if isinstance(value, str) else json.dumps(value) for name, value in origin.items()},
+    }
+    tags.pop("config")  # longer than a tag may be; it is in the model's metadata
+    found = mlflow.register_model(info.model_uri, options.name, tags=tags)
     record = {
         "stage": "register",
-        "as_of_date": manifest.as_of_date,
-        "data_hash": manifest.data_hash,
+        **origin,
         "model_name": options.name,
         "model_version": int(found.version),
-        "alias": alias,
         "mlflow_run_id": run.info.run_id,
         "artifact_sha256": trained["artifact_sha256"],
+        "package_sha256": tags[PACKAGE_TAG],
         "metrics": {"model_version": float(found.version)},
         "wall_seconds": time.monotonic() - started,
     }
@@ -88,11 +110,56 @@ def read_trained_model(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run (no {RUN_RECORD_NAME}).")
     record: dict[str, Any] = json.loads(path.read_text())
-    files = [one for one in sorted((folder / "model").rglob("*")) if one.is_file()]
-    found = artifacts_digest({one.relative_to(folder).as_posix(): file_sha256(one) for one in files})
-    if found != record["artifact_sha256"]:
+    if folder_digest(folder / "model", relative_to=folder) != record["artifact_sha256"]:
         raise ValueError(f"{folder / 'model'} is not what its {RUN_RECORD_NAME} says (sha256 differs): train again.")
     return record
+
+
+def origin_of(trained: dict[str, Any], manifest: ExportManifest) -> dict[str, Any]:
+    """Returns what a version was made of.
+
+    Args:
+        trained: the record of the training stage.
+        manifest: of the export.
+    """
+    return {
+        "as_of_date": manifest.as_of_date,
+        "data_hash": manifest.data_hash,
+        "table_versions": manifest.table_versions,
+        "git_revision": git_revision(),
+        "recipe": str(trained.get("recipe", "")),
+        "config": trained.get("config", {}),
+    }
+
+
+def git_revision() -> str:
+    """Returns the commit of this code, with `-dirty` where files differ from it; `none` outside a git checkout."""
+    git = shutil.which("git")
+    if git is None:
+        return "none"
+    folder = str(Path(osmf_models.__file__).parent)
+    command = [git, "-C", folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "none"
+
+
+def verified_records(evaluation: Path, artifact_sha256: str) -> Path:
+    """Returns the file of records of an evaluation that has judged this very model.
+
+    Raises:
+        ValueError: when it has not.
+    """
+    path = evaluation / RECORDS_NAME
+    if artifact_sha256 not in {record.artifact_sha256 for record in read_records(path).values()}:
+        raise ValueError(f"{path} says nothing of this model: none of its models has the same files. Evaluate it.")
+    return path
+
+
+def log_tables(lake: str, manifest: ExportManifest) -> None:
+    """Names the Delta tables behind the export, and the versions that were read, as inputs of the active run."""
+    for name, table_version in sorted(manifest.table_versions.items()):
+        source = DeltaDatasetSource(path=f"{lake.rstrip('/')}/{name}", delta_table_version=table_version)
+        mlflow.log_input(MetaDataset(source, name=name, digest=f"version-{table_version}"), context="training")
 
 
 def write_groups(data: Path, manifest: ExportManifest, path: Path) -> pd.DataFrame:
@@ -113,8 +180,8 @@ def example_input(data: Path, manifest: ExportManifest, groups: pd.DataFrame) ->
     return pd.DataFrame([row], columns=list(serving_model.INPUT_COLUMNS))
 
 
-def log_model(pipeline: Path, groups: Path, example: pd.DataFrame) -> Any:
-    """Logs the pipeline to the active run, with its code, signature and example, and returns what MLflow says of it."""
+def log_model(artifacts: dict[str, Path], example: pd.DataFrame, origin: dict[str, Any]) -> Any:
+    """Logs the model to the active run, with code, signature, example and origin; returns what MLflow says of it."""
     params = [
         ParamSpec("num_inference_steps", DataType.long, serving_model.DEFAULT_PARAMS["num_inference_steps"]),
         ParamSpec("guidance_scale", DataType.double, serving_model.DEFAULT_PARAMS["guidance_scale"]),
@@ -128,25 +195,13 @@ def log_model(pipeline: Path, groups: Path, example: pd.DataFrame) -> Any:
     return mlflow.pyfunc.log_model(
         name="group_ad",
         python_model=str(Path(serving_model.__file__)),
-        artifacts={"pipeline": str(pipeline), "groups": str(groups)},
+        artifacts={name: str(path) for name, path in artifacts.items()},
         code_paths=[str(Path(osmf_models.__file__).parent)],
         signature=signature,
         input_example=example,
+        metadata=origin,
         pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
     )
-
-
-def set_first_free_alias(client: MlflowClient, name: str, model_version: str) -> str:
-    """Makes a version the champion where there is none yet, else the challenger, and returns the alias."""
-    try:
-        client.get_model_version_by_alias(name, CHAMPION)
-        alias = CHALLENGER
-    except MlflowException as error:
-        if "not found" not in str(error).lower():
-            raise
-        alias = CHAMPION
-    client.set_registered_model_alias(name, alias, model_version)
-    return alias
 
 
 def _experiment_id(client: MlflowClient, tracking_uri: str) -> str:
@@ -167,6 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="name in the registry")
     parser.add_argument("--tracking-uri", required=True, help="MLflow store, e.g. sqlite:////abs/path/mlflow.db")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--evaluation", type=Path, metavar="DIR", help="output of stage evaluate that judged the model")
+    parser.add_argument("--lake", metavar="ROOT", help="folder or URI of the Delta tables behind the export")
     parser.add_argument("--mlflow-run-id", help="run to log to; default: MLFLOW_RUN_ID, else a new run")
     return parser
 

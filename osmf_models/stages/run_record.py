@@ -6,7 +6,6 @@ What a stage does belongs in its own file.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -22,6 +21,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from osmf_models.config import RunConfig
+from osmf_models.file_hashes import artifacts_digest
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.records import RUN_RECORD_NAME, ExportManifest
@@ -115,8 +115,3 @@ def write_run_record(
     temporary = output / f".{RUN_RECORD_NAME}.tmp"
     temporary.write_text(json.dumps(record, indent=1))
     temporary.replace(output / RUN_RECORD_NAME)
-
-
-def artifacts_digest(artifacts: dict[str, str]) -> str:
-    """Returns one hash over files and their hashes."""
-    return hashlib.sha256("\n".join(f"{name} {sha}" for name, sha in sorted(artifacts.items())).encode()).hexdigest()

@@ -14,6 +14,9 @@ from osmf_models.records import HEARTBEAT_NAME
 from osmf_pipelines.assets.metadata import picture
 from osmf_pipelines.assets.publishing import Outcome, asset_specs, check_specs, materialising, publish
 from osmf_pipelines.partitions import evidence_days
+from osmf_pipelines.promotion.champion import ChampionArm, champion_arm
+from osmf_pipelines.promotion.promote import Promotions
+from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import StageRun, Trainer
 from osmf_pipelines.tables import TABLES
@@ -121,7 +124,10 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         _write_group_cells(lake, day, group_cells)
         arguments = ["--data", str(_export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
         arguments += ["--group-cells", str(group_cells)]
+        champion = _champion_arm(lake, day)
         for model in MODELS:
+            if model == MODELS[-1] and champion.folder is not None:
+                arguments += ["--model", f"champion={champion.folder}"]
             arguments += ["--model", f"{model.removesuffix('_model')}={_model_folder(lake, model, day)}"]
         arguments += ["--reward", str(_model_folder(lake, REWARD, day))]
         shown = ("grid", "lifts", "predicted_lifts")
@@ -131,9 +137,16 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         judged = json.loads((output / "report.json").read_text())["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
-        return rows, _arm_facts(judged), {**_pictures(output, *shown), **run.record["metrics"]}
+        told = {**_pictures(output, *shown), "champion": champion.told, **run.record["metrics"]}
+        return rows, _arm_facts(judged), told
 
     return _stage_asset(name, inputs, "torch", evaluate, partitions)
+
+
+def _champion_arm(lake: LakeResource, day: date) -> ChampionArm:
+    judged = {_published(lake, model, day)["artifact_sha256"] for model in MODELS}
+    folder = lake.settings.home / "evaluations" / f"{day}-champion"
+    return champion_arm(Registry(lake.settings), _export_folder(lake, day), judged, folder)
 
 
 def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
@@ -165,13 +178,20 @@ def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefi
         settings = lake.settings
         model = _model_folder(lake, "group_dpo_model", day)
         arguments = ["--data", str(_export_folder(lake, day)), "--model", str(model), "--name", settings.model_name]
-        arguments += ["--tracking-uri", settings.tracking_uri]
+        arguments += ["--tracking-uri", settings.tracking_uri, "--lake", settings.lake_root]
+        arguments += ["--evaluation", str(_published(lake, "evaluation_report", day)["report_path"])]
         run = trainer.run("register", arguments, settings.home / "registrations" / str(day), run_name=f"{name} {day}")
         record = run.record
-        row = (day, settings.model_name, int(record["model_version"]), record["alias"], record["artifact_sha256"])
+        number = int(record["model_version"])
+        outcome = Promotions(settings).register(number, by=f"asset {name} of {day}")
+        row = (day, settings.model_name, number, outcome.alias or "none", record["artifact_sha256"], run.mlflow_run_id)
         trained = json.loads((model / "run.json").read_text())["artifact_sha256"]
-        facts = {"num_artifacts_changed": int(record["artifact_sha256"] != trained)}
-        return [(*row, run.mlflow_run_id)], facts, {}
+        facts = {
+            "num_artifacts_changed": int(record["artifact_sha256"] != trained),
+            "has_alias": int(bool(outcome.alias)),
+        }
+        told = {"verdict": "; ".join(outcome.reasons) or "passed", **outcome.figures}
+        return [row], facts, told
 
     return _stage_asset(name, inputs, "mlflow", register, partitions)
 

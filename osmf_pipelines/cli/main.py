@@ -177,6 +177,26 @@ def tables() -> None:
 
 
 @app.command()
+def promote(
+    version: Annotated[int | None, typer.Option(help="version of the model; default: the challenger")] = None,
+    decision: Annotated[str, typer.Option(help="why it may be champion, where no truth is known")] = "",
+    by: Annotated[str, typer.Option(help="who took the decision")] = "",
+) -> None:
+    """Makes a registered model the champion, if the gate lets it."""
+    from osmf_pipelines.cli.promotion import run_promote
+
+    run_promote(Settings(), _console, version, decision, by)
+
+
+@app.command()
+def rollback() -> None:
+    """Makes the champion before the champion again."""
+    from osmf_pipelines.cli.promotion import run_rollback
+
+    run_rollback(Settings(), _console)
+
+
+@app.command()
 def settings(
     markdown: Annotated[bool, typer.Option(help="the page docs/settings.md: defaults instead of values")] = False,
 ) -> None:

@@ -291,7 +291,8 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
     ),
     "registered_model": (
         _NOT_EMPTY,
-        _one_of("alias", ("champion", "challenger"), "the two aliases"),
+        _one_of("alias", ("champion", "challenger", "none"), "the two aliases, and none for what the gate refuses"),
         _fact("artifacts_are_intact", "num_artifacts_changed", 0, 0, "what is registered is what was evaluated"),
+        _fact("the_gate_has_passed_it", "has_alias", 1, 1, "a model that is worse gets no alias", severity="warning"),
     ),
 }

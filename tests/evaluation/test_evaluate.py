@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -9,7 +10,16 @@ from PIL import Image
 
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export
-from osmf_models.evaluation.arms import Sampling, model_pictures, oracle_pictures, read_model_arm
+from osmf_models.evaluation.arms import (
+    DrawnCase,
+    Sampling,
+    logged_pictures,
+    model_pictures,
+    oracle_pictures,
+    product_fidelity,
+    read_model_arm,
+)
+from osmf_models.evaluation.evaluation_record import read_records
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, judge, read_group_cells
 from osmf_models.simulator.pictures import cutout
 from osmf_models.stages import evaluate
@@ -46,8 +56,41 @@ def test_the_stage_writes_a_row_per_arm_and_group_pictures_and_its_record(folder
     assert record["metrics"]["oracle/picture_quality"] > 0.98
     assert record["metrics"]["oracle/mean_ctr"] > record["metrics"]["best_single/mean_ctr"]
     assert record["metrics"]["best_single/mean_ctr"] > record["metrics"]["random/mean_ctr"]
-    assert set(record["artifacts"]) == {"report.json", "grid.png", "lifts.png"}
+    assert set(record["artifacts"]) == {"report.json", "grid.png", "lifts.png", "evaluation_records.json"}
+    check_records(read_records(tmp_path / "evaluation_records.json"), record, rows)
     assert min(Image.open(tmp_path / "grid.png").size) > 300
+
+
+def check_records(records, record, rows):
+    """Case by case they are what the report says group by group, and models leave the product as it is."""
+    assert {name: one.artifact_sha256 for name, one in records.items()} == record["models"]
+    for name, one in records.items():
+        assert one.evaluation_set_sha256 == record["evaluation_set_sha256"]
+        assert one.sampling == {"num_seeds": 2, "num_inference_steps": 2, "guidance_scale": 1.0}
+        assert (one.reward_sha256, one.pairs) == (None, ())
+        told = {row["group_id"]: row for row in rows if row["arm"] == name}
+        assert {case.group_id for case in one.cases} == set(told)  # one product a scope: a case is a group
+        for case in one.cases:
+            assert case.true_ctr_rate == pytest.approx(told[case.group_id]["true_ctr_rate"])
+            assert case.picture_quality == pytest.approx(told[case.group_id]["picture_quality"])
+            assert case.product_fidelity > 0.998
+            assert case.predicted_log_lift is None
+
+
+def test_fidelity_is_what_is_left_of_the_product(export, cases):
+    """Half of the product's pixels turned by 0.2: 1 - 0.1."""
+    arm = next(iter(logged_pictures(export, cases)))
+    cutout = export.cutouts[arm.product_index]
+    image = np.clip(cutout[..., :3], 0.0, 1.0).copy()
+    is_product = np.argwhere(cutout[..., 3] == 1.0)
+    untouched = DrawnCase(arm.product_index, arm.group, image[None])
+    assert product_fidelity(export, untouched) == pytest.approx(1.0)
+    changed = is_product[: len(is_product) // 2 * 2 : 2]
+    rows, columns = changed[:, 0], changed[:, 1]
+    image[rows, columns] = np.where(image[rows, columns] > 0.5, image[rows, columns] - 0.2, image[rows, columns] + 0.2)
+    expected = 1.0 - 0.2 * len(changed) / len(is_product)
+    assert product_fidelity(export, DrawnCase(arm.product_index, arm.group, image[None])) == pytest.approx(expected)
+    assert math.isnan(product_fidelity(export, next(iter(logged_pictures(export, cases)))))
 
 
 def test_models_draw_from_the_same_noise_and_keep_the_product(export, cases, folders):

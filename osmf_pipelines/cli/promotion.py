@@ -1,0 +1,43 @@
+"""`osmf promote` and `osmf rollback`: which registered model is the champion. The rules are in `promotion/`."""
+
+from __future__ import annotations
+
+import getpass
+
+from rich.console import Console
+
+from osmf_pipelines.promotion.promote import Decision, Outcome, Promotions, trail_path
+from osmf_pipelines.settings import Settings
+
+
+def run_promote(settings: Settings, console: Console, number: int | None, decision: str, by: str) -> None:
+    """Makes a version the champion, or says why not.
+
+    Raises:
+        ValueError: when a decision has no author, or the other way round.
+    """
+    if bool(decision.strip()) != bool(by.strip()):
+        raise ValueError("a decision is recorded with who took it: give both, --decision TEXT --by NAME.")
+    taken = Decision(decision.strip(), by.strip()) if decision else None
+    outcome = Promotions(settings).promote(number, by=by.strip() or getpass.getuser(), decision=taken)
+    _tell(settings, console, outcome)
+    if outcome.alias == "challenger":
+        console.print(
+            "No truth is known to this evaluation, so that passing makes a challenger. To make it the champion: "
+            f'osmf promote --version {outcome.version} --decision "WHY" --by NAME',
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+
+
+def run_rollback(settings: Settings, console: Console) -> None:
+    """Gives the alias champion back to the champion before."""
+    _tell(settings, console, Promotions(settings).rollback(by=getpass.getuser()))
+
+
+def _tell(settings: Settings, console: Console, outcome: Outcome) -> None:
+    console.print(f"{settings.model_name} version {outcome.version} is {outcome.alias}", highlight=False, markup=False)
+    for name, value in outcome.figures.items():
+        console.print(f"  {name:<46} {value:.5f}", highlight=False, markup=False)
+    console.print(f"audit trail   {trail_path(settings)}", soft_wrap=True, highlight=False, markup=False)

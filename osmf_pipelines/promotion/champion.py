@@ -1,0 +1,73 @@
+"""The champion as a model that an evaluation can judge beside its challengers, on the same cases.
+
+What is made of it belongs in `gate.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from osmf_models.records import RUN_RECORD_NAME, ExportManifest
+from osmf_pipelines.promotion.registry import Package, Registry
+
+
+@dataclass(frozen=True)
+class ChampionArm:
+    """What there is to judge.
+
+    Attributes:
+        folder: as the output of a training stage; None where there is nothing to judge.
+        told: which version it is, or why there is none.
+    """
+
+    folder: Path | None
+    told: str
+
+
+def champion_arm(registry: Registry, export: Path, judged_sha256: Collection[str], folder: Path) -> ChampionArm:
+    """Returns the champion for an evaluation on an export.
+
+    Args:
+        registry: where it is registered.
+        export: folder of the training export.
+        judged_sha256: hashes of the models that are judged anyway.
+        folder: to write; the model's files stay where they are.
+
+    Raises:
+        RegistryError: when the registry cannot be reached.
+    """
+    number = registry.aliases().champion if registry.is_registered() else None
+    if number is None:
+        return ChampionArm(None, "no champion yet")
+    package = registry.package(registry.version(number))
+    if package.artifact_sha256 in judged_sha256:
+        return ChampionArm(None, f"version {number} is among the models of this day")
+    problem = _cannot_draw(package.model_folder, ExportManifest.read(export))
+    if problem:
+        return ChampionArm(None, f"version {number} {problem}: register under another OSMF_MODEL_NAME")
+    _write_arm(package, folder)
+    return ChampionArm(folder, f"version {number}")
+
+
+def _cannot_draw(model: Path, manifest: ExportManifest) -> str:
+    """Why a model cannot draw for the groups of an export; empty where it can."""
+    encoder, denoiser = (
+        json.loads((model / part / "config.json").read_text()) for part in ("group_encoder", "denoiser")
+    )
+    if tuple(encoder["feature_names"]) != manifest.group_feature_names:
+        return "knows other group features than these days' groups have"
+    if denoiser["image_px"] != manifest.image_px:
+        return f"draws {denoiser['image_px']} px, these pictures have {manifest.image_px}"
+    return ""
+
+
+def _write_arm(package: Package, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "model"
+    link.unlink(missing_ok=True)
+    link.symlink_to(package.model_folder.absolute(), target_is_directory=True)
+    record = {"artifact_sha256": package.artifact_sha256, "config": package.config}
+    (folder / RUN_RECORD_NAME).write_text(json.dumps(record))

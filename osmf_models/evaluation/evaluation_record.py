@@ -83,7 +83,7 @@ def judged_cases(judgements: pd.DataFrame, lifts: pd.DataFrame | None, arm: str)
     """
     keys = ["scope", "group_id", "product_id"]
     rows = judgements[judgements.arm == arm]
-    has_truth = judgements.true_ctr_rate.notna().all()
+    has_truth = judgements.true_ctr_rate.notna().any()  # one that is missing among others is broken, and told as NaN
     lift_of = {} if lifts is None else lifts[lifts.arm == arm].set_index(keys).predicted_log_lift.to_dict()
     return tuple(
         JudgedCase(

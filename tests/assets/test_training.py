@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
 from tests.assets.conftest import Run
@@ -18,7 +19,7 @@ MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_rewa
 def test_models_are_trained_judged_and_registered(
     run: Run, lake: Lake, market_settings: Settings, drop_folder: Path
 ) -> None:
-    tiny = market_settings.model_copy(update={"recipe": "tiny"})
+    tiny = market_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0})
     assert run("ingest_days", tiny).success
     assert run("form_pairs", tiny).success
 
@@ -43,6 +44,15 @@ def test_models_are_trained_judged_and_registered(
     assert names == {f"{name} 2026-03-03" for name in (*MODELS, "evaluation_report", "registered_model")}
     version = client.get_model_version_by_alias(tiny.model_name, "champion")
     assert int(version.version) == 1
+    assert version.tags["gate_verdict"] == "passed"
+    champion = Registry(tiny).package(Registry(tiny).version(1))
+    records = champion.records()
+    assert set(records) == {"pretrained", "global_dpo", "group_dpo"}
+    assert records["group_dpo"].pairs
+    assert {one.dataset.name for one in client.get_run(registered["mlflow_run_id"]).inputs.dataset_inputs} >= {
+        "preference_pairs",
+        "group_features",
+    }
     for name in MODELS:
         folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
         assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}

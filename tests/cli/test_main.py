@@ -82,3 +82,18 @@ def test_a_contact_sheet_shows_the_scopes_asked_for(tmp_path: Path) -> None:
     middle = one.shape[1] // 2
     assert (one[:, middle:] == 255).all()
     assert (two[:, middle:] < 255).any()
+
+
+def test_promoting_what_cannot_be_promoted_says_what_to_do(tmp_path: Path) -> None:
+    wrong = {
+        ("promote",): "there is no registry at",
+        ("rollback",): "there is no registry at",
+        ("promote", "--decision", "because"): "give both, --decision TEXT --by NAME",
+        ("promote", "--by", "ada"): "give both, --decision TEXT --by NAME",
+    }
+    for arguments, message in wrong.items():
+        done = _osmf(*arguments, OSMF_HOME=str(tmp_path / "home"))
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stdout.startswith("error: ")
+        assert message in done.stdout, done.stdout
+    assert not list((tmp_path / "home").rglob("*.db"))

@@ -12,6 +12,7 @@ import torch
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export
 from osmf_models.evaluation.arms import DrawnCase, logged_pictures
+from osmf_models.evaluation.evaluation_record import read_records
 from osmf_models.evaluation.predicted_lift import RewardJudge, agreement, lifts_by_group, predicted_lifts
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, read_group_cells
 from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS
@@ -142,8 +143,15 @@ def test_without_a_simulator_the_prediction_is_the_report(folders, reward_folder
     assert low <= middle <= high
     assert "global_dpo_minus_pretrained/predicted_log_lift" in record["metrics"]
     assert not any("true" in name or "ctr" in name for name in record["metrics"])
-    assert set(record["artifacts"]) == {"predicted_lifts.json"}
+    assert set(record["artifacts"]) == {"predicted_lifts.json", "evaluation_records.json"}
     rows = json.loads((tmp_path / "predicted_lifts.json").read_text())
+    judged = read_records(tmp_path / "evaluation_records.json")["pretrained"]
+    lift_of = {row["group_id"]: row["predicted_log_lift"] for row in rows if row["arm"] == "pretrained"}
+    assert judged.reward_sha256 == "abc"
+    assert len(judged.cases) == 11
+    for case in judged.cases:
+        assert (case.true_ctr_rate, case.picture_quality) == (None, None)
+        assert case.predicted_log_lift == pytest.approx(lift_of[case.group_id])
     assert {row["arm"] for row in rows} == {"random", "pretrained", "global_dpo"}
     assert len(rows) == 3 * 11
 

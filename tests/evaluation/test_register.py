@@ -4,31 +4,48 @@ import base64
 import io
 import json
 import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
+from osmf_models.evaluation.evaluation_record import RECORDS_NAME, EvaluationRecord, write_records
 from osmf_models.records import ExportManifest
 from osmf_models.stages import register
 from osmf_models.stages.serving_model import GroupAdModel
+from osmf_pipelines.promotion.registry import Registry
+from osmf_pipelines.settings import Settings
 
 PREDICT = """
 import sys, mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1]); mlflow.set_registry_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/osmf-test@champion")
+model = mlflow.pyfunc.load_model("models:/osmf-test/1")
 rows = pd.read_parquet(sys.argv[2])
 model.predict(rows, params={"num_inference_steps": 2}).to_parquet(sys.argv[3])
 """
 
 
-def run_register(folders, output, uri, monkeypatch) -> dict:
-    values = ["--data", folders["export"], "--model", folders["pretrained"], "--name", "osmf-test"]
+class Poison:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "executed")
+
+
+def run_register(folders, output, uri, monkeypatch, *more) -> dict:
+    values = ["--data", folders["export"], "--model", folders["pretrained"], "--name", "osmf-test", *more]
     monkeypatch.setattr(sys, "argv", ["register", *map(str, [*values, "--tracking-uri", uri, "--output", output])])
     register.main()
     return json.loads((output / "run.json").read_text())
@@ -55,18 +72,44 @@ def pixels(text: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_the_first_version_is_champion_and_a_clean_process_can_draw_with_it(folders, tmp_path, monkeypatch):
+def test_a_version_tells_what_it_was_made_of_and_a_clean_process_can_draw_with_it(folders, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    first = run_register(folders, tmp_path / "one", uri, monkeypatch)
-    second = run_register(folders, tmp_path / "two", uri, monkeypatch)
-    assert (first["model_version"], first["alias"]) == (1, "champion")
-    assert (second["model_version"], second["alias"]) == (2, "challenger")
-    assert first["artifact_sha256"] == json.loads((folders["pretrained"] / "run.json").read_text())["artifact_sha256"]
+    trained = json.loads((folders["pretrained"] / "run.json").read_text())
+    evaluated = {"pretrained": EvaluationRecord(trained["artifact_sha256"], "set", None, {}, ())}
+    write_records(tmp_path / RECORDS_NAME, evaluated)
+    more = ("--evaluation", tmp_path, "--lake", "/data/lake")
+    record = run_register(folders, tmp_path / "one", uri, monkeypatch, *more)
+    assert record["model_version"] == 1
+    assert "alias" not in record
+
+    client = MlflowClient(uri, uri)
+    version = client.get_model_version("osmf-test", "1")
+    assert version.aliases == []
+    manifest = ExportManifest.read(folders["export"])
+    assert version.tags["artifact_sha256"] == trained["artifact_sha256"]
+    assert version.tags["data_hash"] == manifest.data_hash
+    assert json.loads(version.tags["table_versions"]) == manifest.table_versions == {"groups": 1}
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|none", version.tags["git_revision"])
+    inputs = client.get_run(record["mlflow_run_id"]).inputs.dataset_inputs
+    assert [(one.dataset.name, json.loads(one.dataset.source)) for one in inputs] == [
+        ("groups", {"path": "/data/lake/groups", "delta_table_version": 1})
+    ]
+    package = Registry(Settings(home=tmp_path, model_name="osmf-test"))
+    files = package.package(package.version(1))
+    assert files.changes_since(package.version(1)) == ()
+    assert files.records() == evaluated
+    assert files.config == trained["config"]
     suffixes = {path.suffix for path in (tmp_path / "mlartifacts").rglob("*") if path.is_file()}
     assert ".safetensors" in suffixes
     assert not suffixes & {".pkl", ".pickle", ".pt", ".bin"}
 
+    for folder in files.model_folder.iterdir():
+        if folder.is_dir():
+            for name in ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.pkl"):
+                (folder / name).write_bytes(pickle.dumps(Poison(tmp_path / "poisoned")))
+    pickle.loads(pickle.dumps(Poison(tmp_path / "works")))
+    assert (tmp_path / "works").exists()
     rows = rows_of_one_shoe(folders)
     rows.to_parquet(tmp_path / "rows.parquet")
     subprocess.run(
@@ -76,6 +119,17 @@ def test_the_first_version_is_champion_and_a_clean_process_can_draw_with_it(fold
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"},
     )
     check_drawn(rows, pd.read_parquet(tmp_path / "drawn.parquet"))
+    assert not (tmp_path / "poisoned").exists()
+    changed = package.package(package.version(1)).changes_since(package.version(1))
+    assert "files have changed" in changed[0]
+
+
+def test_an_evaluation_of_another_model_is_not_registered(folders, tmp_path):
+    write_records(tmp_path / RECORDS_NAME, {"pretrained": EvaluationRecord("other", "set", None, {}, ())})
+    with pytest.raises(ValueError, match="says nothing of this model"):
+        register.verified_records(tmp_path, "mine")
+    with pytest.raises(ValueError, match="evaluate again"):
+        register.verified_records(tmp_path / "nowhere", "mine")
 
 
 def test_the_served_model_answers_a_row_with_a_picture_and_refuses_what_it_cannot_draw(folders, tmp_path):

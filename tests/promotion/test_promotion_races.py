@@ -60,9 +60,7 @@ def equal_versions(registry: TinyRegistry, count: int) -> list[int]:
     """Versions that were all judged together and are as good as each other."""
     record = record_of(0.04)
     labels = [f"model{i}" for i in range(count)]
-    return [
-        registry.add(label, record, **{other: record for other in labels if other != label}) for label in labels
-    ]
+    return [registry.add(label, record, **{other: record for other in labels if other != label}) for label in labels]
 
 
 def test_of_eight_processes_one_wins_every_round(registry, home, processes):
@@ -116,5 +114,7 @@ def test_processes_killed_at_every_phase_leave_a_trail_that_agrees(registry, hom
         entries = AuditTrail(trail_path(home)).read()
         told = {name: version for name, version in vars(aliases_of(entries)).items() if version}
         assert told == registry.aliases()
-        (end,) = [one.state for one in entries if one.by == "doomed" and one.version == number and one.state != "intended"]
+        (end,) = [
+            one.state for one in entries if one.by == "doomed" and one.version == number and one.state != "intended"
+        ]
         assert end == ("dropped" if phase == "intended" else "done")

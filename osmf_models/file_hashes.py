@@ -21,11 +21,12 @@ def folder_digest(folder: Path, *, relative_to: Path | None = None, without: Col
     Args:
         folder: whose files are hashed; one that does not exist holds none.
         relative_to: where their names begin; default: the folder itself.
-        without: names of files that are left out.
+        without: names of files, and of folders with all that they hold, that are left out.
     """
     root = relative_to or folder
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in without)
-    return artifacts_digest({path.relative_to(root).as_posix(): _file_sha256(path) for path in files})
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    kept = [path for path in files if not set(path.relative_to(folder).parts) & set(without)]
+    return artifacts_digest({path.relative_to(root).as_posix(): _file_sha256(path) for path in kept})
 
 
 def _file_sha256(path: Path) -> str:

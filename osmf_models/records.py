@@ -32,7 +32,7 @@ CHECKPOINT_POINTER_NAME = "checkpoint.json"  # present once a stage has somethin
 
 # Tags of a registered version: hashes over the model's own files, and over all that is registered, code too.
 ARTIFACT_TAG, PACKAGE_TAG = "artifact_sha256", "package_sha256"
-REGISTRY_FILES = ("registered_model_meta",)  # what MLflow itself adds to fetched files
+REGISTRY_FILES = ("registered_model_meta", "__pycache__")  # what fetching and loading add to a version's files
 
 SPLITS = ("train", "validation", "test")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 
 from rich.console import Console
 
@@ -18,6 +19,7 @@ def run_promote(settings: Settings, console: Console, number: int | None, decisi
     """
     if bool(decision.strip()) != bool(by.strip()):
         raise ValueError("a decision is recorded with who took it: give both, --decision TEXT --by NAME.")
+    _answer_at_once()
     taken = Decision(decision.strip(), by.strip()) if decision else None
     outcome = Promotions(settings).promote(number, by=by.strip() or getpass.getuser(), decision=taken)
     _tell(settings, console, outcome)
@@ -33,7 +35,14 @@ def run_promote(settings: Settings, console: Console, number: int | None, decisi
 
 def run_rollback(settings: Settings, console: Console) -> None:
     """Gives the alias champion back to the champion before."""
+    _answer_at_once()
     _tell(settings, console, Promotions(settings).rollback(by=getpass.getuser()))
+
+
+def _answer_at_once() -> None:
+    """Lets a registry that does not answer be told to a person in seconds, where MLflow would try for minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
 def _tell(settings: Settings, console: Console, outcome: Outcome) -> None:

@@ -6,7 +6,6 @@ model or unpickles.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,9 +190,6 @@ class Registry:
             raise RegistryError(
                 f"there is no registry at {path} yet: materialise registered_model first, or set OSMF_MLFLOW_URI."
             )
-        # A registry that does not answer is told at once, not after minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         return tracking_client(self.settings)
 
     def _ask(self, question: Callable[[Any], _Told]) -> _Told:
@@ -216,7 +212,7 @@ class Registry:
     @property
     def _sqlite_path(self) -> Path | None:
         uri = self.settings.tracking_uri
-        return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+        return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
     @property
     def _shown_uri(self) -> str:

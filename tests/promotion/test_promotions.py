@@ -96,6 +96,14 @@ def test_what_is_refused_and_why(registry, promotions, champion, harm):
     trail_agrees(registry)
 
 
+def test_what_loading_leaves_beside_the_files_is_no_change(registry, promotions, champion):
+    number = registry.add("second", BETTER, first=CHAMPION)
+    cache = registry.folders[number] / "code" / "__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "more.cpython-311.pyc").write_text("compiled")
+    assert promotions.promote(number, by="ada").alias == "champion"
+
+
 @pytest.mark.parametrize("where", ["weights", "code", "records"])
 def test_a_changed_artifact_is_refused(registry, promotions, champion, where):
     number = registry.add("second", BETTER, first=CHAMPION)
@@ -230,7 +238,8 @@ def test_errors_name_the_remedy(registry, home, promotions, champion):
     assert registry.aliases() == {"champion": 1}
 
 
-def test_a_registry_that_cannot_be_reached_is_told(home, tmp_path):
+def test_a_registry_that_cannot_be_reached_is_told(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with pytest.raises(RegistryError, match=r"no registry at .*mlflow.db yet: materialise registered_model"):
         Promotions(Settings(home=tmp_path / "nothing")).promote(by="ada")
     assert not (tmp_path / "nothing" / "mlflow.db").exists()

@@ -31,6 +31,8 @@ mlflow.set_tracking_uri(sys.argv[1]); mlflow.set_registry_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/osmf-test/1")
 rows = pd.read_parquet(sys.argv[2])
 model.predict(rows, params={"num_inference_steps": 2}).to_parquet(sys.argv[3])
+import osmf_models
+assert osmf_models.__file__.startswith(sys.argv[4]), osmf_models.__file__
 """
 
 
@@ -111,12 +113,13 @@ def test_a_version_tells_what_it_was_made_of_and_a_clean_process_can_draw_with_i
     pickle.loads(pickle.dumps(Poison(tmp_path / "works")))
     assert (tmp_path / "works").exists()
     rows = rows_of_one_shoe(folders)
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     rows.to_parquet(tmp_path / "rows.parquet")
     subprocess.run(
-        [sys.executable, "-c", PREDICT, uri, tmp_path / "rows.parquet", tmp_path / "drawn.parquet"],
+        [sys.executable, "-c", PREDICT, uri, tmp_path / "rows.parquet", tmp_path / "drawn.parquet", files.folder],
         check=True,
         cwd=tmp_path,
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"},
+        env={**outside, "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"},
     )
     check_drawn(rows, pd.read_parquet(tmp_path / "drawn.parquet"))
     assert not (tmp_path / "poisoned").exists()

@@ -84,19 +84,20 @@ def judged_cases(judgements: pd.DataFrame, lifts: pd.DataFrame | None, arm: str)
     keys = ["scope", "group_id", "product_id"]
     rows = judgements[judgements.arm == arm]
     has_truth = judgements.true_ctr_rate.notna().any()  # one that is missing among others is broken, and told as NaN
-    lift_of = {} if lifts is None else lifts[lifts.arm == arm].set_index(keys).predicted_log_lift.to_dict()
+    lift_of: dict[Any, float] = {}
+    if lifts is not None:
+        lift_of = lifts[lifts.arm == arm].set_index(keys).predicted_log_lift.astype(float).to_dict()
     return tuple(
         JudgedCase(
-            *key,
-            true_ctr_rate=float(rate) if has_truth else None,
-            picture_quality=float(quality) if has_truth else None,
-            predicted_log_lift=float(lift_of[key]) if key in lift_of else None,
-            product_fidelity=float(fidelity),
+            scope=str(row["scope"]),
+            group_id=str(row["group_id"]),
+            product_id=str(row["product_id"]),
+            true_ctr_rate=float(row["true_ctr_rate"]) if has_truth else None,
+            picture_quality=float(row["picture_quality"]) if has_truth else None,
+            predicted_log_lift=lift_of.get((row["scope"], row["group_id"], row["product_id"])),
+            product_fidelity=float(row["product_fidelity"]),
         )
-        for *key_parts, rate, quality, fidelity in rows[
-            [*keys, "true_ctr_rate", "picture_quality", "product_fidelity"]
-        ].itertuples(index=False)
-        for key in [tuple(map(str, key_parts))]
+        for row in rows.to_dict("records")
     )
 
 

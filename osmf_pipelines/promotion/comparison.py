@@ -61,7 +61,8 @@ def compare(challenger: Mapping[Case, float], champion: Mapping[Case, float], se
     if set(challenger) != set(champion) or not challenger or not is_complete(challenger):
         raise ValueError("two models compare on the same cases, each product of a scope for each of its groups.")
     rng = np.random.default_rng(seed)
-    own, other = [], []
+    own: list[NDArray[np.float64]] = []
+    other: list[NDArray[np.float64]] = []
     for scope in sorted({case[0] for case in challenger}):
         tables = [_table(figures, scope) for figures in (challenger, champion)]
         num_products = len(tables[0])

@@ -178,10 +178,12 @@ class Registry:
 
     def tag(self, number: int, tags: dict[str, str]) -> None:
         """Sets tags of a version."""
-        for key, value in tags.items():
-            self._ask(
-                lambda client, key=key, value=value: client.set_model_version_tag(self.name, str(number), key, value)
-            )
+
+        def set_all(client: MlflowClient) -> None:
+            for key, value in tags.items():
+                client.set_model_version_tag(self.name, str(number), key, value)
+
+        self._ask(set_all)
 
     @cached_property
     def _client(self) -> MlflowClient:

@@ -51,7 +51,7 @@ def promote_and_die(settings: Settings, number: int, phase: str) -> None:
 
 def ended(process: BaseProcess) -> int:
     process.start()
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None
     return process.exitcode
 
@@ -77,7 +77,7 @@ def test_of_eight_processes_one_wins_every_round(registry, home, processes):
         candidates = [number for number in versions if number != champion]
         for queue, number in zip(queues, candidates, strict=True):
             queue.put((number, champion))
-        told = dict(answers.get(timeout=120) for _ in range(NUM_PROCESSES))
+        told = dict(answers.get(timeout=600) for _ in range(NUM_PROCESSES))
         assert set(told) == set(candidates)
         (winner,) = [number for number, refusal in told.items() if not refusal]
         for number in set(candidates) - {winner}:

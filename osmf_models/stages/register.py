@@ -159,7 +159,8 @@ def log_tables(lake: str, manifest: ExportManifest) -> None:
     """Names the Delta tables behind the export, and the versions that were read, as inputs of the active run."""
     for name, table_version in sorted(manifest.table_versions.items()):
         source = DeltaDatasetSource(path=f"{lake.rstrip('/')}/{name}", delta_table_version=table_version)
-        mlflow.log_input(MetaDataset(source, name=name, digest=f"version-{table_version}"), context="training")
+        table = MetaDataset(source, name=name, digest=f"version-{table_version}")  # type: ignore[abstract]
+        mlflow.log_input(table, context="training")
 
 
 def write_groups(data: Path, manifest: ExportManifest, path: Path) -> pd.DataFrame:

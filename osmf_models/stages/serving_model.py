@@ -6,12 +6,14 @@ One row in (product picture, title, group), one ad picture out. Registering belo
 from __future__ import annotations
 
 import base64
+import binascii
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
@@ -19,6 +21,13 @@ from PIL import Image, UnidentifiedImageError
 
 DEFAULT_PARAMS = {"num_inference_steps": 12, "guidance_scale": 1.0, "seed": 0}
 INPUT_COLUMNS = ("product_png", "title", "group_id")
+
+
+class BadInputError(MlflowException, ValueError):
+    """What was asked for cannot be drawn; MLflow's server tells the text of its own exceptions alone."""
+
+    def __init__(self, message: str):
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 class GroupAdModel(PythonModel):
@@ -41,12 +50,12 @@ class GroupAdModel(PythonModel):
             params: num_inference_steps, guidance_scale, seed of the noise (the same for every row).
 
         Raises:
-            ValueError: when a group is unknown or a picture cannot be used.
+            BadInputError: when a group is unknown or a picture cannot be used.
         """
         settings = {**DEFAULT_PARAMS, **(params or {})}
         unknown = sorted(set(model_input.group_id) - set(self._groups.index))
         if unknown:
-            raise ValueError(f"group {unknown[0]!r} is not one that this model knows.")
+            raise BadInputError(f"group {unknown[0]!r} is not one that this model knows.")
         cutouts = np.stack([self._decode(text) for text in model_input.product_png])
         is_root = self._groups.is_scope_root[model_input.group_id].to_numpy(bool)
         images = np.empty((*cutouts.shape[:3], 3), np.float32)
@@ -78,10 +87,12 @@ class GroupAdModel(PythonModel):
         try:
             with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
                 if image.size != (px, px) or image.mode != "RGBA":
-                    raise ValueError(f"product_png is {image.size} px, {image.mode}; it must be {px} x {px} px, RGBA.")
+                    raise BadInputError(
+                        f"product_png is {image.size} px, {image.mode}; it must be {px} x {px} px, RGBA."
+                    )
                 return np.asarray(image, np.float32) / 255.0
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"product_png is no base64 PNG picture: {error}.") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, binascii.Error) as error:
+            raise BadInputError(f"product_png is no base64 PNG picture: {error}.") from error
 
 
 def _encode(image: NDArray[np.floating]) -> str:

@@ -147,6 +147,8 @@ def test_the_served_model_answers_a_row_with_a_picture_and_refuses_what_it_canno
         model.predict(context, rows.assign(group_id="nobody"))
     with pytest.raises(ValueError, match="no base64 PNG"):
         model.predict(context, rows.assign(product_png=base64.b64encode(b"GIF89a").decode()))
+    with pytest.raises(ValueError, match="no base64 PNG"):
+        model.predict(context, rows.assign(product_png="../../etc/passwd"))
 
 
 def test_a_model_that_changed_after_training_is_not_registered(folders, tmp_path):

@@ -205,6 +205,8 @@ class DpoConfig:
         for name in ("contrast_weight", "chosen_error_slack", "evaluate_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"dpo.{name} {getattr(self, name)} must not be below 0.")
+        if self.preference_weight == 0.0 and self.anchor_weight == 0.0:
+            raise ValueError("dpo.preference_weight and dpo.anchor_weight are both 0: nothing is left to minimise.")
         if self.contrast_weight > 0.0 and self.pair_groups != "own":
             raise ValueError("dpo.contrast_weight needs each pair's own group: dpo.pair_groups=own.")
         if self.patience and not self.evaluate_every:

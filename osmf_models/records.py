@@ -27,6 +27,7 @@ MANIFEST_NAME = "manifest.json"
 RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
 HELD_OUT_GROUPS_NAME = "held_out_groups.json"  # how a model orders each group's pairs of held-out products
+REFERENCE_NAME = "reference.json"  # what the reference of a preference run was, and the export that it learned from
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_POINTER_NAME = "checkpoint.json"  # present once a stage has something to go on from
 

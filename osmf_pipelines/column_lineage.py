@@ -43,7 +43,7 @@ _VALUED = f"silver_exposures.is_clicked,propensity,creative_id,user_fold,user_id
 _POSTERIOR = "group_ctr.creative_id,posterior_shape,posterior_rate"
 _EXPORTED_ROWS = """group_features.group_id products.product_id creatives.creative_id group_ctr.num_clicks
     preference_pairs.chosen_creative_id,rejected_creative_id"""
-_MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+_MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "chosen_only_model", "shuffled_dpo_model")
 _MODEL_PATHS = " ".join(f"{model}.model_path" for model in _MODELS)
 
 
@@ -205,6 +205,8 @@ _DERIVATIONS = {
     "pretrained_model": _model("training_export"),
     "global_dpo_model": _model("training_export", "pretrained_model"),
     "group_dpo_model": _model("training_export", "pretrained_model"),
+    "chosen_only_model": _model("training_export", "pretrained_model"),
+    "shuffled_dpo_model": _model("training_export", "pretrained_model"),
     "group_reward_model": _model("training_export"),
     "evaluation_report": _Derivation(
         ("training_export", "user_groups", "creative_stats", *_MODELS),

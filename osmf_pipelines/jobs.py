@@ -35,6 +35,7 @@ MODELS = (
     "evaluation_report",
     "registered_model",
 )
+CONTROLS = ("chosen_only_model", "shuffled_dpo_model", "evaluation_report")
 
 
 def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.UnresolvedAssetJobDefinition]:
@@ -58,5 +59,8 @@ def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.Un
     ]
     if MODELS[0] in asset_keys:
         description = "Models from the pairs as of a day, judged and registered."
-        jobs.append(job("train_and_evaluate", MODELS, description, **{"dagster/max_runtime": _TRAINING_SECONDS}))
+        limit = {"dagster/max_runtime": _TRAINING_SECONDS}
+        jobs.append(job("train_and_evaluate", MODELS, description, **limit))
+        description = "Two more controls of the models as of a day, which are judged again beside them."
+        jobs.append(job("train_controls", CONTROLS, description, **limit))
     return jobs

@@ -364,7 +364,14 @@ _MODEL_COLUMNS = """
 
 _MODEL_TABLES = tuple(
     Table(name, "one row per (as_of_date, metric)", _columns(_MODEL_COLUMNS), partition_column="as_of_date")
-    for name in ("pretrained_model", "group_dpo_model", "global_dpo_model", "group_reward_model")
+    for name in (
+        "pretrained_model",
+        "group_dpo_model",
+        "global_dpo_model",
+        "chosen_only_model",
+        "shuffled_dpo_model",
+        "group_reward_model",
+    )
 )
 
 _LATER_TABLES = (

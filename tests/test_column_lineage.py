@@ -26,6 +26,8 @@ WITHOUT_ORIGIN = {
     "pretrained_model": {"metric", "mlflow_run_id"},
     "global_dpo_model": {"metric", "mlflow_run_id"},
     "group_dpo_model": {"metric", "mlflow_run_id"},
+    "chosen_only_model": {"metric", "mlflow_run_id"},
+    "shuffled_dpo_model": {"metric", "mlflow_run_id"},
     "group_reward_model": {"metric", "mlflow_run_id"},
     "truth_report": {"measure"},
     "policy_values": {"users", "estimator"},

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from osmf_models.config import RunConfig
-from osmf_models.records import RUN_RECORD_NAME
+from osmf_models.records import REFERENCE_NAME, RUN_RECORD_NAME
 from osmf_models.training import zero
 from osmf_models.training.manifest import file_sha256
 
@@ -116,7 +116,7 @@ def check_same_reference(output: Path, key: ReferenceKey, is_resumed: bool) -> N
     Raises:
         ValueError: when a resumed run was started from another reference, or from other draws.
     """
-    path = output / "reference.json"
+    path = output / REFERENCE_NAME
     if is_resumed:
         if not path.is_file():
             raise ValueError(f"cannot resume: {path} is missing, which tells what the run's reference is.")

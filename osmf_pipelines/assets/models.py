@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from osmf_models.records import HEARTBEAT_NAME
+from osmf_models.records import HEARTBEAT_NAME, REFERENCE_NAME
 from osmf_pipelines.assets.metadata import picture
 from osmf_pipelines.assets.publishing import Outcome, asset_specs, check_specs, materialising, publish
 from osmf_pipelines.partitions import evidence_days
@@ -26,6 +26,11 @@ TrainerParam = dg.ResourceParam[Trainer]
 Result = tuple[list[tuple[Any, ...]], dict[str, Any], dict[str, Any]]
 Run = Callable[[LakeResource, Trainer, date], Result]
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
+_WITHOUT_CONTRAST = ("--set", "dpo.contrast_weight=0")
+CONTROLS = {
+    "chosen_only_model": ("--set", "dpo.preference_weight=0", *_WITHOUT_CONTRAST),
+    "shuffled_dpo_model": ("--set", "dpo.pair_groups=shuffled", *_WITHOUT_CONTRAST),
+}
 REWARD = "group_reward_model"
 
 
@@ -37,6 +42,10 @@ def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.Asse
             "global_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions, "--global-pairs"
         ),
         _trained("group_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions),
+        *(
+            _trained(control, "group_dpo", ("training_export", "pretrained_model"), partitions, *flags)
+            for control, flags in CONTROLS.items()
+        ),
         _trained(REWARD, "group_reward", ("training_export",), partitions, kind="torch"),
         _evaluation_report(partitions),
         _registered_model(partitions),
@@ -44,18 +53,27 @@ def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.Asse
 
 
 def _stage_asset(
-    name: str, inputs: tuple[str, ...], kind: str, run: Run, partitions: dg.DailyPartitionsDefinition
+    name: str,
+    inputs: tuple[str, ...],
+    kind: str,
+    run: Run,
+    partitions: dg.DailyPartitionsDefinition,
+    optional_inputs: tuple[str, ...] = (),
 ) -> dg.AssetsDefinition:
+    """An asset that runs a stage; `optional_inputs` are waited for where they are made, and may be missing."""
+
     @dg.multi_asset(
         name=name,
-        specs=asset_specs([name], deps=inputs, group="models", kind=kind, pool="gpu", partitions=partitions),
+        specs=asset_specs(
+            [name], deps=(*inputs, *optional_inputs), group="models", kind=kind, pool="gpu", partitions=partitions
+        ),
         check_specs=check_specs([name]),
         pool="gpu",
     )
     def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
         day = date.fromisoformat(context.partition_key)
         with materialising(context, lake, (day,)):
-            versions = lake.lake.pin(inputs).versions
+            versions = lake.lake.pin([*inputs, *filter(lake.lake.exists, optional_inputs)]).versions
             rows, facts, told = run(lake, trainer, day)
             frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
             yield from publish(context, lake, name, frame, inputs=versions, days=(day,), facts=[facts], metadata=told)
@@ -124,11 +142,13 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         _write_group_cells(lake, day, group_cells)
         arguments = ["--data", str(_export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
         arguments += ["--group-cells", str(group_cells)]
+        controls, left_out = _controls(lake, day)
         champion = _champion_arm(lake, day)
-        for model in MODELS:
-            if model == MODELS[-1] and champion.folder is not None:
-                arguments += ["--model", f"champion={champion.folder}"]
-            arguments += ["--model", f"{model.removesuffix('_model')}={_model_folder(lake, model, day)}"]
+        arms = {model.removesuffix("_model"): _model_folder(lake, model, day) for model in (*MODELS, *controls)}
+        if champion.folder is not None:
+            arms["champion"] = champion.folder
+        for arm, folder in arms.items():
+            arguments += ["--model", f"{arm}={folder}"]
         arguments += ["--reward", str(_model_folder(lake, REWARD, day))]
         shown = ("grid", "lifts", "predicted_lifts")
         run = trainer.run(
@@ -137,10 +157,29 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         judged = json.loads((output / "report.json").read_text())["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
-        told = {**_pictures(output, *shown), "champion": champion.told, **run.record["metrics"]}
+        left = {"controls_left_out": left_out, "champion": champion.told}
+        told = {**left, **_pictures(output, *shown), **run.record["metrics"]}
         return rows, _arm_facts(judged), told
 
-    return _stage_asset(name, inputs, "torch", evaluate, partitions)
+    return _stage_asset(name, inputs, "torch", evaluate, partitions, tuple(CONTROLS))
+
+
+def _controls(resource: LakeResource, day: date) -> tuple[list[str], dict[str, str]]:
+    """Returns the controls to judge beside the models, and why others are left out."""
+    made_of = {
+        "pretrained_sha256": _published(resource, "pretrained_model", day)["artifact_sha256"],
+        "data_hash": _published(resource, "training_export", day)["data_hash"],
+    }
+    judged, left_out = [], {}
+    for name in CONTROLS:
+        row = resource.lake.read(name, (day,)).first() if resource.lake.exists(name) else None
+        if row is None:
+            left_out[name] = "not trained"
+        elif json.loads((Path(row["model_path"]) / REFERENCE_NAME).read_text()).items() >= made_of.items():
+            judged.append(name)
+        else:
+            left_out[name] = "trained from another pretrained model or export"
+    return judged, left_out
 
 
 def _champion_arm(lake: LakeResource, day: date) -> ChampionArm:

@@ -279,6 +279,8 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
     "pretrained_model": _MODEL_SUITE,
     "group_dpo_model": _MODEL_SUITE,
     "global_dpo_model": _MODEL_SUITE,
+    "chosen_only_model": _MODEL_SUITE,
+    "shuffled_dpo_model": _MODEL_SUITE,
     "group_reward_model": (
         *_MODEL_SUITE,
         _fact("better_than_a_coin", "test_pair_accuracy_low", 0.5, None, "on unseen products, 95%", severity="warning"),

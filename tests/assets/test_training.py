@@ -56,3 +56,7 @@ def test_models_are_trained_judged_and_registered(
     for name in MODELS:
         folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
         assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+    assert run("train_controls", knowing).success
+    controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
+    assert controls == {"chosen_only", "shuffled_dpo"}

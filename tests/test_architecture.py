@@ -44,6 +44,7 @@ OWNERS = {
         "osmf_models/simulator/",
         "osmf_models/evaluation/",
         "osmf_models/stages/evaluate.py",
+        "osmf_models/stages/judge.py",
         "osmf_pipelines/spark/simulate",
         "osmf_pipelines/cli/demo.py",
         "osmf_pipelines/cli/simulate.py",
@@ -53,6 +54,7 @@ OWNERS = {
     "osmf_models.evaluation": (
         "osmf_models/evaluation/",
         "osmf_models/stages/evaluate.py",
+        "osmf_models/stages/judge.py",
         "osmf_models/stages/register.py",
         "osmf_pipelines/promotion/",
         "osmf_pipelines/spark/off_policy.py",

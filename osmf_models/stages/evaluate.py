@@ -136,6 +136,17 @@ def judge_arms(
     drawn |= {arm.name: model_pictures(arm, export, cases, sampling) for arm in arms}
     if market is not None:
         drawn[ORACLE] = oracle_pictures(market, export, cases)
+    return judge_drawn(drawn, market, export, cases, reward)
+
+
+def judge_drawn(
+    drawn: dict[str, Iterator[DrawnCase]],
+    market: Market | None,
+    export: TrainingExport,
+    cases: EvaluationSet,
+    reward: RewardJudge | None = None,
+) -> tuple[pd.DataFrame, dict[tuple[str, int, str], ShownPicture]]:
+    """Returns what `judge_arms` does, for the arms in `drawn` alone."""
     rows, shown = [], {}
     for arm, pictures in drawn.items():
         for case in pictures:

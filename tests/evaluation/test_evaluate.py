@@ -23,6 +23,7 @@ from osmf_models.evaluation.evaluation_record import read_records
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, judge, read_group_cells
 from osmf_models.simulator.pictures import cutout
 from osmf_models.stages import evaluate
+from osmf_models.stages import judge as judge_stage
 
 METRICS = ("mean_ctr", "worst_group_ctr", "picture_quality", "share_of_headroom")
 
@@ -133,3 +134,20 @@ def test_arms_that_cannot_be_judged_are_refused(folders, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="same name"):
         evaluate.main()
     assert not (tmp_path / "run.json").exists()
+
+
+def test_one_model_alone_is_judged_as_among_others(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", arguments(folders, tmp_path / "together", "pretrained", "global_dpo"))
+    evaluate.main()
+    together = json.loads((tmp_path / "together" / "report.json").read_text())["rows"]
+    options = arguments(folders, tmp_path / "alone")[1:]
+    for name, more in (("model", ["--model", f"global_dpo={folders['global_dpo']}"]), ("none", [])):
+        monkeypatch.setattr(sys, "argv", ["judge", *options, *more, "--output", str(tmp_path / name)])
+        judge_stage.main()
+    rows = [row for name in ("model", "none") for row in json.loads((tmp_path / name / "judgements.json").read_text())]
+    assert {row["arm"] for row in rows} == {"global_dpo", "random", "best_single", "oracle"}
+    judged = {(row["arm"], row["group_id"]): row["true_ctr_rate"] for row in rows}
+    for row in together:
+        if row["arm"] != "pretrained":
+            assert judged[row["arm"], row["group_id"]] == pytest.approx(row["true_ctr_rate"])
+    assert "calibration.json" not in {path.name for path in (tmp_path / "model").iterdir()}

@@ -1,0 +1,233 @@
+"""Stage `judge`: one model on products held out of training, product by product; what `osmf ablate` puts together.
+
+    python -m osmf_models.stages.judge --data EXPORT --truth DIR --group-cells FILE.parquet --output DIR
+        [--model NAME=DIR [--pretrained DIR]] [--num-products-per-scope 100] [--num-seeds 2]
+        [--num-inference-steps 12] [--guidance-scale 1.0] [--num-pairs 128] [--num-contradictions 64]
+
+Without `--model` it judges the arms that are no model: logged pictures, the best single one, the oracle. With
+`--pretrained`, the model's reference, it also asks the model's implicit reward about held-out pairs: which share it
+orders rightly, of contradictions too, and how sure it is of it against the label that it was trained on.
+
+Writes OUTPUT/judgements.json (one row per arm, product and group); with `--pretrained` contradictions.json (one row
+each) and calibration.json (bins); and OUTPUT/run.json last. Comparing models belongs in `evaluate.py` and in `osmf
+ablate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from osmf_models.config import DataConfig, DpoConfig, TrainingConfig
+from osmf_models.data.dataset import TrainingExport, load_export
+from osmf_models.data.pairs import pairs_of_split
+from osmf_models.evaluation.arms import (
+    BEST_SINGLE,
+    ORACLE,
+    RANDOM,
+    DrawnCase,
+    ModelArm,
+    Sampling,
+    best_single_pictures,
+    logged_pictures,
+    model_pictures,
+    oracle_pictures,
+    read_model_arm,
+)
+from osmf_models.evaluation.contradictions import CONTRADICTION_COLUMNS, contradictions, evenly_spread, right_shares
+from osmf_models.evaluation.simulated_ctr import (
+    JUDGED_SPLITS,
+    EvaluationSet,
+    evaluation_set,
+    found_groups,
+    read_group_cells,
+)
+from osmf_models.objectives.group_preference import accuracy_by_group, reward_margins
+from osmf_models.objectives.group_reward import calibration_bins, calibration_error
+from osmf_models.records import RUN_RECORD_NAME
+from osmf_models.simulator.market import Market, load_market
+from osmf_models.stages.evaluate import judge_drawn
+from osmf_models.stages.finish import finish_stage
+from osmf_models.stages.group_dpo import load_gmllm
+from osmf_models.stages.run_record import run_stage
+from osmf_models.training import zero
+from osmf_models.training.pair_errors import judge_pairs
+
+
+def main() -> None:
+    """Runs the stage from the command line."""
+    options = _parser().parse_args()
+    _check_counts(options)
+    started = time.monotonic()
+    (options.output / RUN_RECORD_NAME).unlink(missing_ok=True)
+    arm = _arm(options.model) if options.model else None
+    if options.pretrained and arm is None:
+        raise ValueError("--pretrained is the reference of a --model: name one.")
+    export, market = load_export(options.data, DataConfig()), load_market(options.truth)
+    groups = found_groups(market, export, read_group_cells(options.group_cells))
+    cases = evaluation_set(market, export, groups, options.num_products_per_scope)
+    sampling = Sampling(options.num_seeds, options.num_inference_steps, options.guidance_scale)
+    judgements, _ = judge_drawn(_drawn(arm, market, export, cases, sampling), market, export, cases)
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = judgements.drop(columns="predicted_log_rate")
+    (options.output / "judgements.json").write_text(json.dumps(rows.to_dict("records")))
+    metrics = picture_metrics(judgements)
+    if arm and options.pretrained:
+        with zero.process_group():
+            metrics |= judge_implicit_reward(arm, options, export)
+    record: dict[str, Any] = {
+        "stage": "judge",
+        "as_of_date": export.manifest.as_of_date,
+        "data_hash": export.manifest.data_hash,
+        "evaluation_set_sha256": cases.sha256,
+        "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
+        "models": {arm.name: arm.artifact_sha256} if arm else {},
+        "metrics": metrics,
+        "wall_seconds": time.monotonic() - started,
+    }
+    finish_stage(options.output, record)
+
+
+def picture_metrics(judgements: pd.DataFrame) -> dict[str, float]:
+    """Returns, per arm, mean_ctr, worst_group_ctr and picture_quality: means over products, then over groups."""
+    groups = judgements.groupby(["arm", "group_id"], sort=False)[["true_ctr_rate", "picture_quality"]].mean()
+    metrics = {}
+    for arm, rows in groups.groupby("arm", sort=False):
+        metrics[f"{arm}/mean_ctr"] = float(rows.true_ctr_rate.mean())
+        metrics[f"{arm}/worst_group_ctr"] = float(rows.true_ctr_rate.min())
+        metrics[f"{arm}/picture_quality"] = float(rows.picture_quality.mean())
+    return metrics
+
+
+def judge_implicit_reward(arm: ModelArm, options: argparse.Namespace, export: TrainingExport) -> dict[str, float]:
+    """Writes contradictions.json and calibration.json, and returns the metrics of both; there may be no such pairs."""
+    dpo = dpo_of_run(arm.folder)
+    models = tuple(
+        load_gmllm(folder / "model", export).to(zero.device()).eval() for folder in (arm.folder, options.pretrained)
+    )
+    metrics = {}
+    held_out = held_out_rows(export, dpo)
+    if not held_out.empty:
+        rows = evenly_spread(held_out, options.num_pairs)
+        margins = implicit_margins(models, export, rows, dpo)
+        by_group = accuracy_by_group(margins, torch.tensor(rows.group_index.to_numpy()))
+        bins = calibration_bins(margins, torch.tensor(rows.target.to_numpy()))
+        metrics |= {
+            "num_pairs": float(len(rows)),
+            "pair_accuracy": sum(by_group.values()) / len(by_group),
+            "calibration_error": calibration_error(bins),
+        }
+        (options.output / "calibration.json").write_text(json.dumps([asdict(one) for one in bins], indent=1))
+    judged = judge_contradictions(models, export, dpo, options.num_contradictions)
+    (options.output / "contradictions.json").write_text(json.dumps(judged.to_dict("records")))
+    metrics["num_contradictions"] = float(len(judged))
+    if not judged.empty:
+        metrics["contradiction_accuracy"] = float(judged.right_share.mean())
+    return metrics
+
+
+def judge_contradictions(
+    models: tuple[Any, Any], export: TrainingExport, dpo: DpoConfig, num_contradictions: int
+) -> pd.DataFrame:
+    """Returns which share of its two pairs a model orders rightly, for each contradiction, CONTRADICTION_COLUMNS.
+
+    Both pairs of a contradiction get the same draws of noise and time, so that a model without a group has margins that
+    are each other's negative.
+    """
+    # Of the groups' pairs, also for a model that ignores groups: it still sees the null group.
+    pairs = held_out_rows(export, replace(dpo, pair_groups="own", contrast_weight=0.0))
+    couples = evenly_spread(contradictions(pairs), num_contradictions)
+    if couples.empty:
+        return pd.DataFrame(columns=list(CONTRADICTION_COLUMNS))
+    first, second = (pairs.iloc[couples[name]] for name in ("first", "second"))
+    margins = [implicit_margins(models, export, rows, dpo).numpy() for rows in (first, second)]
+    product_ids = export.products.product_id.to_numpy()[first.product_index.to_numpy()]
+    columns = (first.scope.to_numpy(), product_ids, right_shares(*margins))
+    return pd.DataFrame(dict(zip(CONTRADICTION_COLUMNS, columns, strict=True)))
+
+
+def implicit_margins(
+    models: tuple[Any, Any], export: TrainingExport, rows: pd.DataFrame, dpo: DpoConfig
+) -> torch.Tensor:
+    """Returns the implicit reward margins of policy and reference on pairs, (B,); the draws depend on their places."""
+    policy, reference = (judge_pairs(model, export, rows, dpo) for model in models)
+    return reward_margins(policy, reference, dpo.beta)
+
+
+def held_out_rows(export: TrainingExport, dpo: DpoConfig) -> pd.DataFrame:
+    """Returns the pairs of held-out products that a run like `dpo` learns from, with their label as `target`."""
+    is_root = export.pairs.is_scope_root == (dpo.pair_groups == "null")
+    splits = [split for split in JUDGED_SPLITS if (is_root & (export.pairs.split == split)).any()]
+    parts = [pairs_of_split(export, dpo, split) for split in splits]
+    return pd.concat(parts, ignore_index=True) if parts else export.pairs.head(0).assign(target=0.0)
+
+
+def dpo_of_run(folder: Path) -> DpoConfig:
+    """Returns the objective that a finished run was trained with.
+
+    Raises:
+        ValueError: when it was no preference optimisation.
+    """
+    record = json.loads((folder / RUN_RECORD_NAME).read_text())
+    if record.get("stage") not in ("group_dpo", "global_dpo"):
+        raise ValueError(f"{folder} is no run of stage group_dpo: it has no implicit reward, leave --pretrained out.")
+    fields = record["config"]["dpo"]
+    return DpoConfig(**{**fields, "training": TrainingConfig(**fields["training"])})
+
+
+def _check_counts(options: argparse.Namespace) -> None:
+    for name in ("num_products_per_scope", "num_seeds", "num_inference_steps", "num_pairs", "num_contradictions"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)} is not at least 1.")
+
+
+def _arm(text: str) -> ModelArm:
+    name, separator, folder = text.partition("=")
+    if not separator or not name or not folder:
+        raise ValueError(f"--model {text!r} is not of the form NAME=DIR.")
+    return read_model_arm(name, Path(folder))
+
+
+def _drawn(
+    arm: ModelArm | None, market: Market, export: TrainingExport, cases: EvaluationSet, sampling: Sampling
+) -> dict[str, Iterator[DrawnCase]]:
+    if arm is not None:
+        return {arm.name: model_pictures(arm, export, cases, sampling)}
+    return {
+        RANDOM: logged_pictures(export, cases),
+        BEST_SINGLE: best_single_pictures(market, export, cases),
+        ORACLE: oracle_pictures(market, export, cases),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="folder of a training export")
+    parser.add_argument("--truth", required=True, type=Path, help="truth folder of the simulated market")
+    parser.add_argument(
+        "--group-cells", required=True, type=Path, help="Parquet: group_id, scope, cell, num_impressions"
+    )
+    parser.add_argument("--model", metavar="NAME=DIR", help="output of a training stage")
+    parser.add_argument(
+        "--pretrained", type=Path, metavar="DIR", help="output of stage pretrain: the model's reference"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--num-products-per-scope", type=int, default=100)
+    parser.add_argument("--num-seeds", type=int, default=Sampling.num_seeds)
+    parser.add_argument("--num-inference-steps", type=int, default=Sampling.num_inference_steps)
+    parser.add_argument("--guidance-scale", type=float, default=Sampling.guidance_scale)
+    parser.add_argument("--num-pairs", type=int, default=128, help="held-out pairs asked about, at most")
+    parser.add_argument("--num-contradictions", type=int, default=64, help="contradictions asked about, at most")
+    return parser
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,71 @@
+"""What an implicit reward says of contradictions: nothing, exactly, where the model does not see the group."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from osmf_models.config import DpoConfig
+from osmf_models.evaluation.contradictions import contradictions
+from osmf_models.stages.judge import dpo_of_run, held_out_rows, implicit_margins, judge_contradictions
+from osmf_models.training import zero
+
+NULL, OWN = (DpoConfig(pair_groups=name, num_evaluation_draws=1, contrast_weight=0.0) for name in ("null", "own"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _processes():
+    with zero.process_group():
+        yield
+
+
+@pytest.fixture
+def models(gmllm):
+    """A policy that has moved away from its reference, at random."""
+    policy = copy.deepcopy(gmllm)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return policy, gmllm
+
+
+def couples_of(export):
+    pairs = held_out_rows(export, OWN)
+    couples = contradictions(pairs)
+    assert len(couples) >= 2
+    return [pairs.iloc[couples[name]].head(3) for name in ("first", "second")]
+
+
+def test_margins_under_the_null_group_are_each_other_s_negative(models, export):
+    first, second = (implicit_margins(models, export, rows, NULL) for rows in couples_of(export))
+    assert first.abs().min() > 1e-3
+    torch.testing.assert_close(first, -second, rtol=1e-3, atol=1e-4)
+    assert (judge_contradictions(models, export, NULL, 3).right_share == 0.5).all()
+
+
+def test_margins_under_the_own_group_are_not(models, export):
+    first, second = (implicit_margins(models, export, rows, OWN) for rows in couples_of(export))
+    assert (first + second).abs().max() > 1e-3
+
+
+def test_a_policy_that_is_its_reference_prefers_nothing(models, export):
+    _, reference = models
+    judged = judge_contradictions((reference, reference), export, OWN, 1)
+    assert judged.right_share.tolist() == [0.5]
+
+
+def test_held_out_pairs_are_of_unseen_products_and_of_whom_the_run_learns_from(export):
+    for dpo in (NULL, OWN):
+        rows = held_out_rows(export, dpo)
+        assert set(rows.split) == {"test", "validation"}
+        assert set(rows.is_scope_root) == {dpo.pair_groups == "null"}
+        assert rows.target.between(0.5, 1.0).all()
+
+
+def test_a_run_without_a_preference_has_no_implicit_reward(tmp_path):
+    (tmp_path / "run.json").write_text('{"stage": "pretrain", "config": {}}')
+    with pytest.raises(ValueError, match="no run of stage group_dpo"):
+        dpo_of_run(tmp_path)

@@ -189,17 +189,12 @@ def _champion_arm(lake: LakeResource, day: date) -> ChampionArm:
 
 
 def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
-    """Which cells a group holds and how often each was shown an ad: what its true click rate is an average over."""
-    from pyspark.sql import functions as F
+    from osmf_pipelines.spark.group_cells import count_group_cells
 
-    days = evidence_days(day, resource.settings.evidence_window_days)
-    shown = resource.lake.read("creative_stats", days).groupBy("scope", "cell")
-    cells = resource.lake.read("user_groups", (day,)).join(
-        shown.agg(F.sum("num_impressions").alias("num_impressions")), on=["scope", "cell"], how="inner"
-    )
+    shown = resource.lake.read("creative_stats", evidence_days(day, resource.settings.evidence_window_days))
+    cells: Any = count_group_cells(resource.lake.read("user_groups", (day,)), shown).toPandas()
     path.parent.mkdir(parents=True, exist_ok=True)
-    ordered: Any = cells.select("group_id", "scope", "cell", "num_impressions").orderBy("group_id", "cell").toPandas()
-    ordered.to_parquet(path)
+    cells.to_parquet(path)
 
 
 def _arm_facts(judged: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from osmf_pipelines.cli.ablate import ablate
 from osmf_pipelines.cli.bench import bench_app
 from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Impression and click logs in, a model that draws the ad picture each group of users prefers out.",
 )
 app.add_typer(bench_app, name="bench")
+app.command()(ablate)
 _console = Console()
 _DAY = ["%Y-%m-%d"]
 _SECRETS = ("user_key", "alert_url", "mlflow_uri", "spark_conf")

@@ -52,7 +52,7 @@ from osmf_models.evaluation.simulated_ctr import (
 )
 from osmf_models.objectives.group_preference import accuracy_by_group, reward_margins
 from osmf_models.objectives.group_reward import calibration_bins, calibration_error
-from osmf_models.records import RUN_RECORD_NAME
+from osmf_models.records import REFERENCE_NAME, RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
 from osmf_models.stages.evaluate import judge_drawn
 from osmf_models.stages.finish import finish_stage
@@ -60,6 +60,7 @@ from osmf_models.stages.group_dpo import load_gmllm
 from osmf_models.stages.run_record import run_stage
 from osmf_models.training import zero
 from osmf_models.training.pair_errors import judge_pairs
+from osmf_models.training.reference import verified_pretrained
 
 
 def main() -> None:
@@ -71,6 +72,8 @@ def main() -> None:
     arm = _arm(options.model) if options.model else None
     if options.pretrained and arm is None:
         raise ValueError("--pretrained is the reference of a --model: name one.")
+    if options.pretrained and arm:
+        check_reference(arm.folder, options.pretrained)
     export, market = load_export(options.data, DataConfig()), load_market(options.truth)
     groups = found_groups(market, export, read_group_cells(options.group_cells))
     cases = evaluation_set(market, export, groups, options.num_products_per_scope)
@@ -170,16 +173,24 @@ def held_out_rows(export: TrainingExport, dpo: DpoConfig) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else export.pairs.head(0).assign(target=0.0)
 
 
-def dpo_of_run(folder: Path) -> DpoConfig:
-    """Returns the objective that a finished run was trained with.
+def check_reference(model: Path, pretrained: Path) -> None:
+    """Looks whether a run's reference was this pretrained model.
 
     Raises:
-        ValueError: when it was no preference optimisation.
+        ValueError: when it was another, or the run had none.
     """
-    record = json.loads((folder / RUN_RECORD_NAME).read_text())
-    if record.get("stage") not in ("group_dpo", "global_dpo"):
-        raise ValueError(f"{folder} is no run of stage group_dpo: it has no implicit reward, leave --pretrained out.")
-    fields = record["config"]["dpo"]
+    path = model / REFERENCE_NAME
+    if not path.is_file():
+        raise ValueError(f"{model} is no run of stage group_dpo: it has no implicit reward, leave --pretrained out.")
+    if json.loads(path.read_text())["pretrained_sha256"] != verified_pretrained(pretrained):
+        raise ValueError(
+            f"the reference of {model} was not {pretrained}: name the pretrained model that it began with."
+        )
+
+
+def dpo_of_run(folder: Path) -> DpoConfig:
+    """Returns the objective that a finished preference optimisation was trained with."""
+    fields = json.loads((folder / RUN_RECORD_NAME).read_text())["config"]["dpo"]
     return DpoConfig(**{**fields, "training": TrainingConfig(**fields["training"])})
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from osmf_models.config import DpoConfig
 from osmf_models.evaluation.contradictions import contradictions
-from osmf_models.stages.judge import dpo_of_run, held_out_rows, implicit_margins, judge_contradictions
+from osmf_models.recipes import load_recipe
+from osmf_models.stages.judge import (
+    check_reference,
+    dpo_of_run,
+    held_out_rows,
+    implicit_margins,
+    judge_contradictions,
+)
 from osmf_models.training import zero
 
 NULL, OWN = (DpoConfig(pair_groups=name, num_evaluation_draws=1, contrast_weight=0.0) for name in ("null", "own"))
@@ -65,7 +74,22 @@ def test_held_out_pairs_are_of_unseen_products_and_of_whom_the_run_learns_from(e
         assert rows.target.between(0.5, 1.0).all()
 
 
-def test_a_run_without_a_preference_has_no_implicit_reward(tmp_path):
-    (tmp_path / "run.json").write_text('{"stage": "pretrain", "config": {}}')
+def test_only_the_run_s_own_reference_is_taken(tmp_path):
+    pretrained, run = tmp_path / "pretrained", tmp_path / "run"
+    (pretrained / "model").mkdir(parents=True)
+    (pretrained / "model" / "model_index.json").write_text("{}")
+    (pretrained / "run.json").write_text('{"artifacts": {}, "artifact_sha256": "a"}')
+    run.mkdir()
     with pytest.raises(ValueError, match="no run of stage group_dpo"):
-        dpo_of_run(tmp_path)
+        check_reference(run, pretrained)
+    (run / "reference.json").write_text('{"pretrained_sha256": "b"}')
+    with pytest.raises(ValueError, match="name the pretrained model that it began with"):
+        check_reference(run, pretrained)
+    (run / "reference.json").write_text('{"pretrained_sha256": "a"}')
+    check_reference(run, pretrained)
+
+
+def test_the_objective_of_a_run_is_read_from_its_record(tmp_path):
+    dpo = load_recipe("demo").dpo
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"dpo": asdict(dpo)}}))
+    assert dpo_of_run(tmp_path) == dpo

@@ -105,8 +105,8 @@ def resampled_group_means(judgements: pd.DataFrame, market: str, column: str) ->
             if np.isnan(cells).any():
                 raise ValueError(f"{market}: arm {arm} was not judged on every product and group of scope {scope}.")
             parts[arm].append(weights[:, places] @ cells / len(places))
-    scopes, group_ids = zip(*groups, strict=True)
-    return GroupMeans(scopes, group_ids, {arm: np.concatenate(parts[arm], axis=1) for arm in arms})
+    values = {arm: np.concatenate(parts[arm], axis=1) for arm in arms}
+    return GroupMeans(tuple(scope for scope, _ in groups), tuple(group_id for _, group_id in groups), values)
 
 
 def over_runs(values: Mapping[RunKey, Array]) -> Array:

@@ -113,10 +113,11 @@ def picture_metrics(judgements: pd.DataFrame) -> dict[str, float]:
 def judge_implicit_reward(arm: ModelArm, options: argparse.Namespace, export: TrainingExport) -> dict[str, float]:
     """Writes contradictions.json and calibration.json, and returns the metrics of both; there may be no such pairs."""
     dpo = dpo_of_run(arm.folder)
-    models = tuple(
+    policy, reference = (
         load_gmllm(folder / "model", export).to(zero.device()).eval() for folder in (arm.folder, options.pretrained)
     )
-    metrics = {}
+    models = (policy, reference)
+    metrics: dict[str, float] = {}
     held_out = held_out_rows(export, dpo)
     if not held_out.empty:
         rows = evenly_spread(held_out, options.num_pairs)

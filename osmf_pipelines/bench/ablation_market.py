@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from osmf_models.records import MANIFEST_NAME, ExportManifest
 from osmf_models.simulator.market import MARKET_FILE_NAME, load_market
@@ -107,7 +108,7 @@ def _write_group_cells(settings: Settings, day: date, data_hash: str, path: Path
     if published is None or published["data_hash"] != data_hash:
         raise ValueError(f"the training export of {day} in {settings.home} was not published: materialise it again.")
     shown = lake.read("creative_stats", evidence_days(day, settings.evidence_window_days))
-    cells = count_group_cells(lake.read("user_groups", (day,)), shown).toPandas()
+    cells: Any = count_group_cells(lake.read("user_groups", (day,)), shown).toPandas()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     cells.to_parquet(temporary)

@@ -10,10 +10,34 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the group-aware multimodal model, everything built from scratch.
+class PublishedConfig:
+    """Published checkpoints that a model is put together from, and what of them is trained.
 
     Attributes:
+        backbone_path: folder of a Qwen3-VL with its tokenizer.
+        denoiser_path: folder of a Sana or Stable Diffusion 3 transformer (`transformer` of its pipeline).
+        autoencoder_path: folder of the autoencoder that goes with it (`vae` of its pipeline).
+        backbone_training, denoiser_training: `frozen`, `lora` or `whole`.
+        lora_rank: `r` of the additions to each layer.
+        lora_alpha: they are scaled by alpha / r.
+    """
+
+    backbone_path: str = ""
+    denoiser_path: str = ""
+    autoencoder_path: str = ""
+    backbone_training: str = "lora"
+    denoiser_training: str = "lora"
+    lora_rank: int = 32
+    lora_alpha: int = 32
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the group-aware multimodal model, everything built from scratch unless published parts are named.
+
+    Attributes:
+        published: published parts; with them of the sizes below only those of texts, group tokens, queries and
+            connector count, and `num_heads` is the connector's.
         width: `D`, of the language model, the group tokens and the connector.
         num_heads: attention heads of every transformer but the denoiser.
         vision_layers, vision_patch_px: of the vision tower that reads the product picture.
@@ -49,6 +73,7 @@ class ModelConfig:
     patch_px: int = 4
     refine_channels: int = 24
     refine_stride: int = 1
+    published: PublishedConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "error_space": ("clean", "velocity"),
     "pair_groups": ("own", "null", "shuffled"),
     "reference": ("cached", "forward"),
+    "backbone_training": ("frozen", "lora", "whole"),
+    "denoiser_training": ("frozen", "lora", "whole"),
 }
 
 

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from osmf_models.config import ModelConfig
+from osmf_models.model.qwen3_vl import MODEL_TYPE, picture_tokens
 
 _PAD, _END, _UNKNOWN = "<pad>", "<end>", "<unk>"
 _NUM_REMEMBERED_TEXTS = 65536  # a training sees the same titles and descriptions again and again, while a GPU waits
@@ -78,7 +79,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, num_title_tokens: int
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int, has_end: bool = False) -> TokenBatch:
     """Returns `texts` cut and padded to exactly `length` tokens, closed by an end token if asked for."""
-    rows = [_tokens(tokenizer, text + _END if has_end else text, length) for text in texts]
+    end = tokenizer.eos_token if has_end else ""
+    rows = [_tokens(tokenizer, text + end, length) for text in texts]
     return TokenBatch(torch.stack([ids for ids, _ in rows]), torch.stack([is_token for _, is_token in rows]))
 
 
@@ -136,7 +138,7 @@ def read_product_and_group(
     The language model is causal and the description stands last, so it leaks nothing into the hidden states.
 
     Args:
-        backbone: any image-text-to-text model with `get_image_features`.
+        backbone: Qwen3-VL, or an image-text-to-text model whose `get_image_features` takes a picture alone.
         product_view: the product alone, in [-1, 1], (B, 3, H, W).
         title: (B, T).
         group_tokens: (B, K, D).
@@ -144,7 +146,8 @@ def read_product_and_group(
         description: (B, L).
     """
     embed = backbone.get_input_embeddings()
-    image = _image_tokens(backbone, product_view)  # (B, N, D)
+    picture = picture_tokens(backbone, product_view) if backbone.config.model_type == MODEL_TYPE else None
+    image = _image_tokens(backbone, product_view) if picture is None else picture.embeddings  # (B, N, D)
     parts = [image, embed(title.ids), group_tokens, queries]
     num_read, num_before = group_tokens.shape[1] + queries.shape[1], image.shape[1] + title.ids.shape[1]
     padding = [_ones(image), title.is_token, _ones(group_tokens), _ones(queries)]
@@ -155,13 +158,18 @@ def read_product_and_group(
     output = backbone(
         inputs_embeds=torch.cat(parts, dim=1),
         attention_mask=is_token.long(),
-        position_ids=(is_token.long().cumsum(1) - 1).clamp(min=0),
+        position_ids=_positions(is_token) if picture is None else picture.positions(is_token),
         output_hidden_states=True,
         use_cache=False,
         logits_to_keep=description.ids.shape[1] + 1 if description is not None else 1,
+        **({} if picture is None else picture.inputs),
     )
     hidden_states = output.hidden_states[-1][:, num_before : num_before + num_read]
     return BackboneOutput(hidden_states, output.logits[:, :-1] if description is not None else None)
+
+
+def _positions(is_token: Tensor) -> Tensor:
+    return (is_token.long().cumsum(1) - 1).clamp(min=0)
 
 
 def _image_tokens(backbone: PreTrainedModel, product_view: Tensor) -> Tensor:

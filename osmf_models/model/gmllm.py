@@ -2,19 +2,21 @@
 
 The parts belong in their own files, losses in `objectives/`, saving and drawing in `pipeline.py`.
 
-Shapes: `B` batch, `P` pictures (B, or 2B with two pictures per condition), `H W` pixels, `S` conditioning tokens, `D`
-width, `L` description tokens, `V` vocabulary.
+Shapes: `B` batch, `P` pictures (B, or 2B with two pictures per condition), `c h w` latents of one picture (its
+pixels, unless there is an autoencoder), `S` conditioning tokens, `D` width, `L` description tokens, `V` vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from osmf_models.config import ModelConfig
-from osmf_models.data.collate import Condition
+from osmf_models.data.collate import Condition, PictureBatch
 from osmf_models.model.backbone import (
     BackboneOutput,
     TokenBatch,
@@ -26,7 +28,9 @@ from osmf_models.model.backbone import (
 from osmf_models.model.connector import Connector
 from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.model.group_encoder import GroupEncoder
-from osmf_models.model.latents import to_latents
+from osmf_models.model.latents import AutoencoderLatents, Latents, PixelLatents, to_latents
+from osmf_models.model.path import at_time
+from osmf_models.model.published_denoiser import PublishedDenoiser
 from osmf_models.records import ExportManifest
 
 
@@ -35,9 +39,9 @@ class NoisyPictures:
     """What the denoiser is shown.
 
     Attributes:
-        latents: x_t, (P, 3, H, W).
-        product: clean latents, used under the mask only, (P, 3, H, W).
-        masks: (P, 1, H, W).
+        latents: x_t, (P, c, h, w).
+        product: of the product; where latents are pixels, used under the mask only, (P, c, h, w).
+        masks: share of each latent under the product, (P, 1, h, w).
         time: (P,).
     """
 
@@ -52,7 +56,7 @@ class Prediction:
     """What the model says.
 
     Attributes:
-        clean: predicted clean latents, (P, 3, H, W).
+        clean: predicted clean latents, (P, c, h, w).
         description_logits: (B, L, V), or None without a description.
     """
 
@@ -69,15 +73,26 @@ class GMllm(nn.Module):
         backbone: PreTrainedModel,
         group_encoder: GroupEncoder,
         connector: Connector,
-        denoiser: ProductDenoiser,
+        denoiser: ProductDenoiser | PublishedDenoiser,
+        autoencoder: Any = None,
     ):
         super().__init__()
         self.tokenizer = tokenizer
         self.backbone, self.group_encoder, self.connector, self.denoiser = backbone, group_encoder, connector, denoiser
+        # Inside a tuple it is no part of this module, so that nothing trains, shards or checkpoints it.
+        self._autoencoder = (None if autoencoder is None else autoencoder.requires_grad_(False),)
 
     @classmethod
     def build(cls, config: ModelConfig, manifest: ExportManifest, texts: list[str]) -> GMllm:
-        """Returns a model with fresh weights for such an export, and a tokenizer trained on its `texts`."""
+        """Returns a model with fresh weights for such an export, and a tokenizer trained on its `texts`.
+
+        Raises:
+            ValueError: when the config names published parts, which `published.py` puts together.
+        """
+        if config.published is not None:
+            raise ValueError(
+                "this recipe's model is put together from published parts: choose one that is built from scratch."
+            )
         tokenizer = train_tokenizer(texts, config.vocab_size, config.num_title_tokens)
         names = list(manifest.group_feature_names)
         mean, scale = list(manifest.group_feature_mean), list(manifest.group_feature_scale)
@@ -109,22 +124,40 @@ class GMllm(nn.Module):
             description: (B, L).
         """
         read = self.read(condition, description)
-        clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, 3, H, W)
+        clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, c, h, w)
         return Prediction(clean, read.description_logits)
+
+    @property
+    def autoencoder(self) -> Any:
+        """That of the latents, frozen, or None where they are pixels."""
+        return self._autoencoder[0]
+
+    @property
+    def latents(self) -> Latents:
+        """The space that pictures are drawn in."""
+        return PixelLatents() if self.autoencoder is None else AutoencoderLatents(self.autoencoder)
+
+    def num_parameters(self) -> dict[str, int]:
+        """Returns, per part, how many parameters it has."""
+        return {name: sum(one.numel() for one in part.parameters()) for name, part in self._parts().items()}
 
     def num_trainable_parameters(self) -> dict[str, int]:
         """Returns, per part, how many of its parameters are trained."""
         return {
             name: sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
-            for name, part in self.named_children()
+            for name, part in self._parts().items()
         }
 
+    def _parts(self) -> dict[str, nn.Module]:
+        parts = dict(self.named_children())
+        return parts if self.autoencoder is None else {**parts, "autoencoder": self.autoencoder}
+
     def draw_clean(self, pictures: NoisyPictures, tokens: Tensor) -> Tensor:
-        """Returns the predicted clean latents (P, 3, H, W), given conditioning tokens (B, S, D)."""
+        """Returns the predicted clean latents (P, c, h, w), given conditioning tokens (B, S, D)."""
         dtype = self.denoiser.dtype
         tokens = tokens.repeat(len(pictures.time) // len(tokens), 1, 1)  # (P, S, D)
         latents, product, masks = (part.to(dtype) for part in (pictures.latents, pictures.product, pictures.masks))
-        return self.denoiser(latents, product, masks, pictures.time, tokens).float()  # (P, 3, H, W)
+        return self.denoiser(latents, product, masks, pictures.time, tokens).float()  # (P, c, h, w)
 
     def condition_tokens(self, condition: Condition) -> Tensor:
         """Returns what the denoiser is conditioned on, (B, S, D)."""
@@ -142,3 +175,17 @@ class GMllm(nn.Module):
             self.connector.query_tokens(len(condition.titles)),  # (B, Q, D)
             description,
         )
+
+
+def noisy_pictures(model: Callable[..., Prediction], pictures: PictureBatch) -> tuple[NoisyPictures, Tensor]:
+    """Returns what the denoiser of `model`, or of what wraps it for training, is shown of pictures; and clean latents.
+
+    Args:
+        model: a `GMllm`, or an engine around one.
+        pictures: on its device, with noise and time.
+    """
+    latents: Latents = getattr(model, "module", model).latents  # type: ignore[attr-defined]
+    clean, noise = latents.encode(pictures.images), latents.noise(pictures.noise)  # (P, c, h, w)
+    product = latents.product(pictures.images, pictures.masks)
+    noisy = NoisyPictures(at_time(clean, noise, pictures.time), product, latents.shares(pictures.masks), pictures.time)
+    return noisy, clean

@@ -8,6 +8,7 @@ Shapes: `B` pictures, `F` group features, `H W` pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from osmf_models.model.connector import Connector
 from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.model.gmllm import GMllm, NoisyPictures
 from osmf_models.model.group_encoder import GroupEncoder
-from osmf_models.model.latents import to_latents, to_pictures
+from osmf_models.model.published_denoiser import PublishedDenoiser
 from osmf_models.model.sampler import CleanPrediction, GuidedPredictions, integrate
 
 _NUM_PICTURES_AT_ONCE = 128
+_PIXELS_AT_ONCE = _NUM_PICTURES_AT_ONCE * 256**2
 
 
 class GroupAdPipeline(DiffusionPipeline):
@@ -36,7 +38,10 @@ class GroupAdPipeline(DiffusionPipeline):
     backbone: PreTrainedModel
     group_encoder: GroupEncoder
     connector: Connector
-    denoiser: ProductDenoiser
+    denoiser: ProductDenoiser | PublishedDenoiser
+    autoencoder: Any
+
+    _optional_components = ["autoencoder"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -44,7 +49,8 @@ class GroupAdPipeline(DiffusionPipeline):
         backbone: PreTrainedModel,
         group_encoder: GroupEncoder,
         connector: Connector,
-        denoiser: ProductDenoiser,
+        denoiser: ProductDenoiser | PublishedDenoiser,
+        autoencoder: Any = None,
     ):
         super().__init__()
         self.register_modules(
@@ -53,12 +59,20 @@ class GroupAdPipeline(DiffusionPipeline):
             group_encoder=group_encoder,
             connector=connector,
             denoiser=denoiser,
+            autoencoder=autoencoder,
         )
+
+    @classmethod
+    def of(cls, model: GMllm) -> GroupAdPipeline:
+        """Returns a pipeline that shares the weights of `model`."""
+        parts = (model.backbone, model.group_encoder, model.connector, model.denoiser, model.autoencoder)
+        return cls(model.tokenizer, *parts)
 
     @property
     def gmllm(self) -> GMllm:
         """The parts as one trainable module; it shares their weights."""
-        return GMllm(self.tokenizer, self.backbone, self.group_encoder, self.connector, self.denoiser)
+        parts = (self.backbone, self.group_encoder, self.connector, self.denoiser, self.autoencoder)
+        return GMllm(self.tokenizer, *parts)
 
     @property
     def image_px(self) -> int:
@@ -94,16 +108,18 @@ class GroupAdPipeline(DiffusionPipeline):
         """
         self._check(product_image, mask, title, group_features)
         count = len(product_image)
-        noise = self._noise(count, generator)
+        latents = self.gmllm.latents
+        noise = latents.noise(self._noise(count, generator))
+        at_once = max(1, min(_NUM_PICTURES_AT_ONCE, _PIXELS_AT_ONCE // self.image_px**2))
         parts = []
-        for start in range(0, count, _NUM_PICTURES_AT_ONCE):
-            rows = slice(start, start + _NUM_PICTURES_AT_ONCE)
+        for start in range(0, count, at_once):
+            rows = slice(start, start + at_once)
             features = None if group_features is None else group_features[rows]
             condition = self._condition(product_image[rows], mask[rows], title[rows], features)
             product, masks = self._tensor(product_image[rows]), self._tensor(mask[rows, ..., None])
-            guided = self._guided(condition, to_latents(product), masks)
+            guided = self._guided(condition, latents.product(product, masks), latents.shares(masks))
             predict = guided.at_scale(guidance_scale, text_guidance_scale)
-            parts.append(to_pictures(integrate(predict, noise[rows], num_inference_steps)).cpu())
+            parts.append(latents.decode(integrate(predict, noise[rows], num_inference_steps)).cpu())
         scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
         share = np.asarray(mask, np.float32)[..., None]
         return share * np.asarray(product_image, np.float32) + (1.0 - share) * scene

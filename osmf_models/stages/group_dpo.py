@@ -29,6 +29,7 @@ from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.pairs import pairs_of_split
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
+from osmf_models.model.lora import choose_trained
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.records import HELD_OUT_GROUPS_NAME
@@ -37,6 +38,7 @@ from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.best import BestWeights, Judgement, StoppingRule
 from osmf_models.training.loop import train
+from osmf_models.training.memory import check_memory
 from osmf_models.training.pair_errors import EvaluatedPairs, held_out_pairs, judge_pairs
 from osmf_models.training.preference_step import (
     DrawPairs,
@@ -127,8 +129,16 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
 
 
 def load_policy(inputs: Inputs, config: RunConfig) -> GMllm:
-    """Returns the pretrained model with its layers as the run wants them."""
-    return prepare_layers(load_gmllm(inputs.pretrained, inputs.export), config.execution, config.zero)
+    """Returns the pretrained model with its layers as the run wants them.
+
+    Raises:
+        ValueError: when it cannot fit the device's memory.
+    """
+    model = load_gmllm(inputs.pretrained, inputs.export)
+    if config.model.published is not None:
+        choose_trained(model, config.model.published)
+    check_memory(model, config)
+    return prepare_layers(model, config.execution, config.zero)
 
 
 def load_gmllm(folder: Path, export: TrainingExport) -> GMllm:

@@ -23,15 +23,17 @@ from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import TokenBatch, tokenize
 from osmf_models.model.execution import prepare_layers
-from osmf_models.model.gmllm import GMllm, NoisyPictures, Prediction
-from osmf_models.model.latents import to_latents
-from osmf_models.model.path import at_time, biased_time
+from osmf_models.model.gmllm import GMllm, Prediction, noisy_pictures
+from osmf_models.model.path import biased_time
+from osmf_models.model.published import build_published
 from osmf_models.objectives.comprehension import description_loss
 from osmf_models.objectives.generation import generation_loss, scene_errors
+from osmf_models.records import ExportManifest
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.loop import StepLoss, train
+from osmf_models.training.memory import check_memory
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +52,10 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     config = arguments.config
     torch.manual_seed(config.pretraining.training.seed)
     texts = [*export.products.title.fillna(""), *export.groups.description]
-    model = GMllm.build(config.model, export.manifest, texts)
+    model = build_model(config, export.manifest, texts)
     num_trainable = model.num_trainable_parameters()
     logger.info("trainable parameters: %s", num_trainable)
+    logger.info("of parameters: %s", model.num_parameters())
     prepare_layers(model, config.execution, config.zero)
     engine = zero.build_engine(model, config.zero, config.pretraining.training)
     step_loss = pretraining_loss(engine, export, config)
@@ -66,6 +69,22 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
         write_run_record(arguments, "pretrain", export.manifest, metrics, time.monotonic() - started)
+
+
+def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -> GMllm:
+    """Returns the recipe's model: fresh, or put together from published parts; every process must call it.
+
+    Raises:
+        ValueError: when it cannot fit the device's memory, told before published weights are read; or when a published
+            part is missing, or is no such part.
+    """
+    if config.model.published is None:
+        model = GMllm.build(config.model, manifest, texts)
+        check_memory(model, config)
+        return model
+    check_memory(build_published(config.model, manifest, has_weights=False), config)
+    dtype = torch.bfloat16 if config.zero.precision == "bf16" else torch.float32
+    return build_published(config.model, manifest, dtype)
 
 
 def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> StepLoss:
@@ -101,10 +120,9 @@ def batch_loss(
     device = pictures.images.device
     tokens = tokenize(model.tokenizer, batch.descriptions, config.model.num_description_tokens, has_end=True)
     description = TokenBatch(tokens.ids.to(device), tokens.is_token.to(device))
-    clean = to_latents(pictures.images)
-    noisy = NoisyPictures(at_time(clean, pictures.noise, pictures.time), clean, pictures.masks, pictures.time)
+    noisy, clean = noisy_pictures(model, pictures)
     prediction = predict(condition, noisy, description)
-    errors = scene_errors(prediction.clean, clean, pictures.masks)
+    errors = scene_errors(prediction.clean, clean, noisy.masks)
     generation = generation_loss(errors, pictures.time, settings.time_floor)
     assert prediction.description_logits is not None  # a description was given
     comprehension = description_loss(

@@ -14,6 +14,7 @@ from PIL import Image
 from osmf_models.config import PretrainingConfig
 from osmf_models.data.dataset import TrainingExport
 from osmf_models.model.gmllm import GMllm
+from osmf_models.model.lora import merged
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.training import zero
 
@@ -28,8 +29,8 @@ def save_model(model: GMllm, folder: Path) -> GroupAdPipeline | None:
     with zero.whole_parameters(model):
         trained_dtype = model.denoiser.dtype
         if zero.rank() == 0:
-            parts = (model.tokenizer, model.backbone, model.group_encoder, model.connector, model.denoiser)
-            GroupAdPipeline(*parts).save_pretrained(folder, safe_serialization=True)
+            with merged(model):
+                GroupAdPipeline.of(model).save_pretrained(folder, safe_serialization=True)
     zero.barrier()
     if zero.rank() != 0:
         return None

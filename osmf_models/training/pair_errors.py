@@ -18,9 +18,8 @@ from torch import Tensor
 from osmf_models.config import DpoConfig
 from osmf_models.data.collate import Dropout, PairBatch, collate_pairs, to_device
 from osmf_models.data.dataset import TrainingExport
-from osmf_models.model.gmllm import NoisyPictures, Prediction
-from osmf_models.model.latents import to_latents
-from osmf_models.model.path import at_time, biased_time
+from osmf_models.model.gmllm import Prediction, noisy_pictures
+from osmf_models.model.path import biased_time
 from osmf_models.objectives.generation import scene_error_gradients, scene_errors, velocity_errors
 from osmf_models.objectives.group_preference import PairErrors, reward_margins, safe_rejected_scale
 from osmf_models.training import zero
@@ -69,10 +68,8 @@ class EvaluatedPairs:
 
 def predict_pairs(model: Callable[..., Prediction], batch: PairBatch) -> PredictedPairs:
     """Returns what `model` predicts at the noise and time that the pictures of a pair share."""
-    pictures = batch.pictures
-    clean = to_latents(pictures.images)
-    noisy = NoisyPictures(at_time(clean, pictures.noise, pictures.time), clean, pictures.masks, pictures.time)
-    return PredictedPairs(model(batch.condition, noisy).clean, clean, pictures.masks, pictures.time)
+    noisy, clean = noisy_pictures(model, batch.pictures)
+    return PredictedPairs(model(batch.condition, noisy).clean, clean, noisy.masks, noisy.time)
 
 
 def pair_errors(model: Callable[..., Prediction], batch: PairBatch, error_space: str) -> PairErrors:

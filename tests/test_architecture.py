@@ -36,6 +36,7 @@ OWNERS = {
         "osmf_pipelines/maintenance.py",
     ),
     "torch": ("osmf_models/",),
+    "peft": ("osmf_models/model/lora.py",),
     # `run_record` only quietens their logs.
     "transformers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),
     "diffusers": ("osmf_models/model/", "osmf_models/stages/run_record.py"),

@@ -32,16 +32,16 @@ def launched(num_processes: int) -> list[str]:
     return [*program, "--master-addr", "127.0.0.1", "--master-port", str(port)]
 
 
-def run(stage: str, *arguments: object, num_processes: int = 1) -> subprocess.CompletedProcess:
-    program = [*launched(num_processes), "-m", f"osmf_models.stages.{stage}", "--recipe", "tiny"]
+def run(stage: str, *arguments: object, num_processes: int = 1, recipe: str = "tiny") -> subprocess.CompletedProcess:
+    program = [*launched(num_processes), "-m", f"osmf_models.stages.{stage}", "--recipe", recipe]
     program += map(str, arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_RUN_ID", None)
     return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-def succeed(stage: str, *arguments: object, output: Path, num_processes: int = 1) -> dict:
-    done = run(stage, "--output", output, *arguments, num_processes=num_processes)
+def succeed(stage: str, *arguments: object, output: Path, num_processes: int = 1, recipe: str = "tiny") -> dict:
+    done = run(stage, "--output", output, *arguments, num_processes=num_processes, recipe=recipe)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "run.json").read_text())
 

@@ -1,0 +1,120 @@
+"""The recipe of published parts as it is run: folders named on the command line, pretraining, Group-DPO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_checkpoints import write_backbone, write_deep_compression, write_sana
+from test_stages import run, succeed
+
+from osmf_models.model.pipeline import GroupAdPipeline
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "model.num_heads": 2,
+    "model.num_queries": 4,
+    "model.num_group_tokens": 2,
+    "model.connector_layers": 1,
+    "model.published.lora_rank": 4,
+    "pretraining.training.num_steps": 4,
+    "pretraining.training.batch_size": 8,
+    "pretraining.training.warmup_steps": 1,
+    "pretraining.training.log_every": 1,
+    "pretraining.training.checkpoint_every": 2,
+    "pretraining.training.learning_rate": 1e-2,
+    "pretraining.num_sampling_steps": 2,
+    "pretraining.num_grid_groups": 2,
+    "dpo.training.num_steps": 3,
+    "dpo.training.batch_size": 4,
+    "dpo.training.warmup_steps": 1,
+    "dpo.training.log_every": 1,
+    "dpo.training.learning_rate": 1e-3,
+    "dpo.training.checkpoint_every": 0,
+    "dpo.num_evaluation_pairs": 4,
+    "dpo.num_evaluation_draws": 2,
+    "zero.precision": "fp32",
+}
+
+
+def flags(**changes: object) -> list[str]:
+    values = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+
+
+def losses(output: Path) -> list[float]:
+    return [json.loads(line)["train/loss"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folders(export, tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("published")
+    texts = [*export.products.title, *export.groups.description]
+    named = {
+        "backbone_path": write_backbone(root / "qwen", texts),
+        "denoiser_path": write_sana(root / "sana"),
+        "autoencoder_path": write_deep_compression(root / "dc"),
+    }
+    return [part for name, folder in named.items() for part in ("--set", f"model.published.{name}={folder}")]
+
+
+@pytest.fixture(scope="module")
+def pretrained(export_folder, folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("pretrained")
+    arguments = ("--data", export_folder, *flags(), *folders)
+    return output, succeed("pretrain", *arguments, output=output, recipe="qwen3_vl_sana")
+
+
+def test_pretraining_learns_and_hands_over_a_whole_model(pretrained, export):
+    output, record = pretrained
+    assert losses(output)[-1] < losses(output)[0]
+    names = {Path(name).relative_to("model").parts[0] for name in record["artifacts"]}
+    assert {"autoencoder", "backbone", "denoiser", "connector", "group_encoder", "tokenizer"} <= names
+    assert {Path(name).suffix for name in record["artifacts"]} <= {".json", ".safetensors", ".txt", ".jinja"}
+    pipeline = GroupAdPipeline.from_pretrained(output / "model", local_files_only=True)
+    cutout = export.cutouts[0][None]
+    drawn = pipeline(
+        cutout[..., :3], cutout[..., 3], ["shoe"], export.raw_group_features[:1], num_inference_steps=2, generator=0
+    )
+    inside = cutout[..., 3] == 1.0
+    assert np.abs(drawn - cutout[..., :3])[inside].max() == 0.0
+
+
+def test_resumed_training_goes_on_to_the_same_numbers(pretrained, export_folder, folders):
+    output, record = pretrained
+    before = losses(output)
+    arguments = ("--data", export_folder, *flags(), *folders, "--resume")
+    again = succeed("pretrain", *arguments, output=output, recipe="qwen3_vl_sana")
+    assert losses(output) == pytest.approx(before, rel=1e-6)
+    assert again["artifacts"] == record["artifacts"]
+
+
+@pytest.mark.parametrize("reference", ["cached", "forward"])
+def test_group_dpo_trains_additions_to_what_pretraining_left(pretrained, export_folder, tmp_path, reference):
+    """No folder is named: the handed-over model is whole, and additions of zero make it its own reference."""
+    output, _ = pretrained
+    arguments = ("--data", export_folder, "--pretrained", output, *flags(dpo__reference=reference))
+    record = succeed("group_dpo", *arguments, output=tmp_path, recipe="qwen3_vl_sana")
+    metrics = record["metrics"]
+    assert metrics["validation/chosen_error_after"] != metrics["validation/chosen_error_before"]
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["train/chosen_error"] == pytest.approx(first["train/reference_chosen_error"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(1, "bf16"), (2, "fp32"), (3, "fp32")])
+def test_two_ranks_under_zero(pretrained, export_folder, folders, tmp_path, stage, precision):
+    output, _ = pretrained
+    changed = flags(zero__stage=stage, zero__precision=precision)
+    arguments = ("--data", export_folder, *changed, *folders)
+    succeed("pretrain", *arguments, output=tmp_path, num_processes=2, recipe="qwen3_vl_sana")
+    assert losses(tmp_path) == pytest.approx(losses(output), rel=1e-4 if precision == "fp32" else 0.05)
+
+
+def test_recipe_without_folders_says_how_to_name_them(export_folder, tmp_path):
+    done = run("pretrain", "--data", export_folder, "--output", tmp_path, recipe="qwen3_vl_sana")
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: model.published.backbone_path is empty: name the folder")

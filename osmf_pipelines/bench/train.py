@@ -81,6 +81,8 @@ def _show(runs: list[dict[str, Any]], console: Console) -> None:
         "DeepSpeed, samples a second": ("deepspeed_samples_per_second", "{:.1f}"),
         "DeepSpeed, model FLOP utilisation": ("deepspeed_model_flop_utilisation", "{:.1%}"),
         "plain PyTorch, model FLOP utilisation": ("plain_model_flop_utilisation", "{:.1%}"),
+        "Group-DPO, reference cached, seconds a step": ("dpo_cached_seconds_per_step", "{:.3f}"),
+        "Group-DPO, second forward : cached": ("dpo_forward_over_cached", "{:.2f}"),
     }
     for label, (key, form) in rows.items():
         table.add_row(label, *["–" if run[key] is None else form.format(run[key]) for run in runs])

@@ -184,7 +184,8 @@ def noisy_pictures(model: Callable[..., Prediction], pictures: PictureBatch) -> 
         model: a `GMllm`, or an engine around one.
         pictures: on its device, with noise and time.
     """
-    latents: Latents = getattr(model, "module", model).latents  # type: ignore[attr-defined]
+    whole: Any = getattr(model, "module", model)
+    latents: Latents = whole.latents
     clean, noise = latents.encode(pictures.images), latents.noise(pictures.noise)  # (P, c, h, w)
     product = latents.product(pictures.images, pictures.masks)
     noisy = NoisyPictures(at_time(clean, noise, pictures.time), product, latents.shares(pictures.masks), pictures.time)

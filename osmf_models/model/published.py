@@ -64,7 +64,7 @@ def build_published(
         backbone = _backbone(folders["backbone_path"], backbone_config, dtype, has_weights)
         transformer = _diffusers_part(folders["denoiser_path"], TRANSFORMERS, dtype, has_weights)
         autoencoder = _diffusers_part(folders["autoencoder_path"], _AUTOENCODERS, dtype, has_weights)
-        width, px = backbone_config.text_config.hidden_size, manifest.image_px
+        width, px = _width(backbone_config), manifest.image_px
         _check_together(transformer, autoencoder, backbone_config, px)
         names, mean = list(manifest.group_feature_names), list(manifest.group_feature_mean)
         scale = list(manifest.group_feature_scale)
@@ -87,7 +87,8 @@ def _speak_as_softly_as_words(model: GMllm) -> None:
 
     The backbone learned from those: beside much larger tokens what its layers add would not be heard.
     """
-    deviation = model.backbone.get_input_embeddings().weight.float().std()
+    embeddings: Any = model.backbone.get_input_embeddings()
+    deviation = embeddings.weight.float().std()
     model.connector.queries.weight.mul_(deviation)
     for parameter in model.group_encoder.layers[-1].parameters():
         parameter.mul_(deviation)
@@ -135,8 +136,9 @@ def _backbone_config(folder: Path) -> Qwen3VLConfig:
 def _backbone(folder: Path, config: Qwen3VLConfig, dtype: torch.dtype, has_weights: bool) -> Any:
     if not has_weights:
         return Qwen3VLForConditionalGeneration(config)
+    kind: Any = Qwen3VLForConditionalGeneration
     with _told(folder, "a Qwen3-VL"):
-        model, loading = Qwen3VLForConditionalGeneration.from_pretrained(
+        model, loading = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
     _check_whole(folder, loading)
@@ -172,15 +174,20 @@ def _check_whole(folder: Path, loading: dict[str, Any]) -> None:
 
 def _tokenizer(folder: Path, num_title_tokens: int) -> PreTrainedTokenizerFast:
     with _told(folder, "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token is None or tokenizer.eos_token is None:
         raise ValueError(f"{folder}: its tokenizer has no token for padding, or none for the end of a text.")
     tokenizer.model_max_length, tokenizer.padding_side = num_title_tokens, "right"
     return tokenizer
 
 
+def _width(backbone: Qwen3VLConfig) -> int:
+    text: Any = backbone.text_config
+    return int(text.hidden_size)
+
+
 def _check_width(config: ModelConfig, backbone: Qwen3VLConfig, folder: Path) -> None:
-    width = backbone.text_config.hidden_size
+    width = _width(backbone)
     if width % config.num_heads:
         raise ValueError(f"model.num_heads {config.num_heads} must divide the width {width} of {folder}.")
 

@@ -18,7 +18,7 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import Tensor, nn
 
 _TIME_SCALE = 1000.0  # both were trained on times of a thousand
-TRANSFORMERS: dict[str, type[ModelMixin]] = {
+TRANSFORMERS: dict[str, Any] = {
     "SanaTransformer2DModel": SanaTransformer2DModel,
     "SD3Transformer2DModel": SD3Transformer2DModel,
 }

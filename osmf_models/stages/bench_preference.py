@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from osmf_models.config import RunConfig
 from osmf_models.data.collate import PairBatch, PictureBatch, to_device
@@ -83,9 +82,6 @@ def _way(engine: Any, batches: list[PairBatch], reference_of: ReferenceOf, confi
 
     def run(first_step: int, num_steps: int) -> None:
         steps = range(first_step, first_step + num_steps)
-        metrics: list[dict[str, Tensor]] = [
-            train_step(engine, step_loss, step % training.num_steps, training) for step in steps
-        ]
-        read_metrics(metrics, first_step)
+        read_metrics({step: train_step(engine, step_loss, step % training.num_steps, training) for step in steps})
 
     return run

@@ -7,6 +7,7 @@ import torch
 
 from osmf_models.config import DpoConfig
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch
+from osmf_models.data.examples import examples_of_split
 from osmf_models.data.pairs import pairs_of_split, with_contrast
 
 DROPOUT = Dropout(group=0.3, text=0.3)
@@ -14,7 +15,7 @@ DROPOUT = Dropout(group=0.3, text=0.3)
 
 def draw(export, rank, world_size, step=3):
     key = BatchKey.of_rank(0, step, 8, rank, world_size)
-    return draw_generation_batch(export, export.examples, key, DROPOUT, lambda uniform: uniform)
+    return draw_generation_batch(export, examples_of_split(export, 1.0, "train"), key, DROPOUT, lambda uniform: uniform)
 
 
 def draw_pairs(export, rank, world_size, is_balanced=True):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch
+from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import tokenize
 from osmf_models.model.gmllm import NoisyPictures
 from osmf_models.model.path import at_time, biased_time, velocity_from_clean
@@ -23,9 +24,14 @@ def inputs(export):
     }
 
 
+def drawn(export, key):
+    examples = examples_of_split(export, 1.0, "train")
+    return draw_generation_batch(export, examples, key, Dropout(), lambda uniform: uniform)
+
+
 def forward(gmllm, export, descriptions=None):
     key = BatchKey(0, 0, range(3))
-    batch = draw_generation_batch(export, export.examples, key, Dropout(), lambda uniform: uniform)
+    batch = drawn(export, key)
     pictures = batch.pictures
     noisy = NoisyPictures(pictures.noise, pictures.images, pictures.masks, pictures.time)
     texts = tokenize(gmllm.tokenizer, descriptions or batch.descriptions, 24, has_end=True)
@@ -81,7 +87,7 @@ def test_description_leaks_nothing_into_the_picture(gmllm, export):
 
 
 def test_group_title_and_product_reach_the_condition(gmllm, export):
-    batch = draw_generation_batch(export, export.examples, BatchKey(0, 0, range(2)), Dropout(), lambda uniform: uniform)
+    batch = drawn(export, BatchKey(0, 0, range(2)))
     base, condition = gmllm.condition_tokens(batch.condition), batch.condition
     changes = {
         "group": (condition.product_view, condition.titles, condition.group_features + 1, condition.is_null_group),

@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 HOME_FOLDER := $(if $(OSMF_HOME),$(OSMF_HOME),.osmf)
 SETUP := $(VENV)/.set-up
+# Two files of tests at a time: more Spark sessions than that do not fit small machines.
+TEST_PROCESSES := --numprocesses 2 --dist loadfile
 # No telemetry of any library, no look at any model hub, nothing bound beyond this machine.
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export DO_NOT_TRACK := true
@@ -41,10 +43,10 @@ dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
 	$(VENV)/bin/dagster dev --host 127.0.0.1
 
 test: $(SETUP) ## the quick tests (under 15 minutes)
-	$(VENV)/bin/python -m pytest -m "not slow and not torture"
+	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not slow and not torture"
 
 test-all: $(SETUP) ## the slow tests too
-	$(VENV)/bin/python -m pytest -m "not torture"
+	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not torture"
 
 torture: $(SETUP) ## replays under other settings, kills at 25 random times (about 40 minutes)
 	$(VENV)/bin/python -m pytest -m torture

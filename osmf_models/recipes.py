@@ -88,7 +88,7 @@ def demo_gpu() -> RunConfig:
 def h200() -> RunConfig:
     """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: about 600 million parameters.
 
-    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 441 million
+    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 447 million
     parameters) sees 256 patches of 16 px; the convolutions behind it work on cells of 4 px, so that they reach 12 px,
     three quarters of a patch, as the demo's do. The language model (width 1,024: 4 layers of vision over 256 tokens,
     4 of text over 384, 2 of connector over 40) does a quarter of the work.
@@ -97,7 +97,8 @@ def h200() -> RunConfig:
     DeepSpeed's bucket stay; a step adds gradients (1.2 GB, at its end 2.4 in fp32) and 0.3 GB of activations for each
     example: with a batch of 128 a measured peak of 48 GB of an H100's 80. By that an H200's 141 GB hold 384, and
     `execution.is_checkpointed` is for smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up
-    to 8.6 GB of host memory, batches drawn ahead 0.3 GB each. Learning rates and steps are not tuned.
+    to 8.6 GB of host memory, batches drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave
+    out 6 million parameters that bring the condition to the denoiser's layers.
     """
     return RunConfig(
         recipe="h200",

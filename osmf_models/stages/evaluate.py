@@ -64,6 +64,7 @@ from osmf_models.evaluation.simulated_ctr import (
     judge,
     read_group_cells,
 )
+from osmf_models.evaluation.style import STYLE_COLUMNS, style_correlations, style_of
 from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, summarise
 from osmf_models.records import HELD_OUT_GROUPS_NAME, RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
@@ -128,7 +129,8 @@ def judge_arms(
     """Returns one row per (arm, product, group), and the first picture of each by (arm, product row, group).
 
     Without a market, arms that need one are left out, and true rates and quality are NaN. Beside the columns of
-    `summary.py` a row has product_fidelity, NaN for logged pictures, where the product stands elsewhere.
+    `summary.py` a row has product_fidelity, NaN for logged pictures, where the product stands elsewhere, and what the
+    pictures look like, `STYLE_COLUMNS`.
     """
     drawn: dict[str, Iterator[DrawnCase]] = {RANDOM: logged_pictures(export, cases)}
     if market is not None:
@@ -157,9 +159,10 @@ def judge_drawn(
             predicted = math.nan if reward is None else reward.log_rate(export, case)
             fidelity = product_fidelity(export, case)
             key = (case.group.scope, case.group.group_id, product_id)
-            rows.append((arm, *key, len(rates), float(rates.mean()), float(quality.mean()), predicted, fidelity))
+            told = (float(rates.mean()), float(quality.mean()), predicted, fidelity)
+            rows.append((arm, *key, len(rates), *told, *style_of(case)))
             shown[arm, case.product_index, case.group.group_id] = ShownPicture(case.images[0], float(rates[0]))
-    return pd.DataFrame(rows, columns=[*JUDGEMENT_COLUMNS, "product_fidelity"]), shown
+    return pd.DataFrame(rows, columns=[*JUDGEMENT_COLUMNS, "product_fidelity", *STYLE_COLUMNS]), shown
 
 
 def write_results(
@@ -171,7 +174,7 @@ def write_results(
     models: list[str],
 ) -> dict[str, float]:
     """Writes what the truth says of the judgements, what the reward model predicts, and returns the metrics of both."""
-    metrics: dict[str, float] = {}
+    metrics = style_correlations(judgements, export, [*models, *{ORACLE} & {*judgements.arm}])
     has_truth, has_reward = (judgements[name].notna().all() for name in ("true_ctr_rate", "predicted_log_rate"))
     if has_truth:
         metrics |= summarise(judgements, models)

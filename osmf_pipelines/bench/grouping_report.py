@@ -19,6 +19,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 _OF = ["market", "condition"]
+_MARKET_COLOURS = {"easy": "#1b6ca8", "realistic": "#c0392b", "realistic, blind": "#6c3483"}
+_KIND_STYLES = {"strong": "-", "mild": "--"}
 _COLOURS = {"adaptive": "#1b6ca8", "kmeans": "#d98324", "attribute_cross": "#7a7a7a", "one_group": "#b8b8b8"}
 
 
@@ -158,37 +160,31 @@ def _number(value: float) -> float | None:
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draws what the report says: recovery by clicks, held-out gain and click rate by method."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    _plot_recovery(axes[0], pd.DataFrame(report["recovery"]))
-    methods = pd.DataFrame(report["methods"])
-    _plot_methods(
-        axes[1], methods, "heldout_gain_per_1000_mean", "log-likelihood gained over one group,\nheld-out users"
-    )
-    _plot_methods(
-        axes[2],
-        methods,
-        "ctr_share_of_oracle_mean",
-        "click rate of each group's best picture,\nshare of the best per user",
-    )
+    """Draws what the report says: recovery by clicks for each kind of users, held-out gain and click rate by method."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    recovery, methods = pd.DataFrame(report["recovery"]), pd.DataFrame(report["methods"])
+    for axis, (condition, part) in zip(axes[0], recovery.groupby("condition"), strict=False):
+        _plot_recovery(axis, part)
+        axis.set_title(f"planted segments found, {condition} users and pictures", fontsize=10)
+    gain, rate = "heldout_gain_per_1000_mean", "ctr_share_of_oracle_mean"
+    _plot_methods(axes[1, 0], methods, gain, "log-likelihood gained over one group, held-out users")
+    _plot_methods(axes[1, 1], methods, rate, "click rate of each group's best picture, of the best per user")
+    axes[1, 1].set_ylim(0.0, 1.15)
+    axes[1, 1].legend(fontsize=8, loc="upper right", ncols=4)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def _plot_recovery(axes: Any, recovery: pd.DataFrame) -> None:
-    for (market, condition, kind), part in recovery.groupby(["market", "condition", "kind"]):
-        style = "-" if condition == "even" else "--"
-        colour = (
-            {"easy": "#1b6ca8", "realistic": "#c0392b", "realistic, blind": "#6c3483"}[market]
-            if kind == "strong"
-            else "#e59866"
-        )
-        label = f"{market}, {kind}, {condition}"
-        axes.plot(part.clicks_wanted, part.adjusted_rand_index_mean, style, color=colour, marker="o", ms=3, label=label)
+    for (market, kind), part in recovery.groupby(["market", "kind"]):
+        style = _KIND_STYLES.get(kind, ":")
+        label = f"{market}, {kind}"
+        means = part.adjusted_rand_index_mean
+        axes.plot(part.clicks_wanted, means, style, color=_MARKET_COLOURS.get(market), marker="o", ms=3, label=label)
     axes.set(xscale="log", xlabel="clicks of the scope", ylabel="adjusted Rand index", ylim=(-0.02, 1.02))
-    axes.legend(fontsize=7)
-    axes.set_title("Planted segments found", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def _plot_methods(axes: Any, methods: pd.DataFrame, column: str, title: str) -> None:
@@ -198,8 +194,7 @@ def _plot_methods(axes: Any, methods: pd.DataFrame, column: str, title: str) -> 
     for number, name in enumerate(names):
         places = np.arange(len(table)) + (number - (len(names) - 1) / 2) * width
         axes.bar(places, table[name], width, color=_COLOURS[name], label=name)
-    labels = [f"{market}, {condition}" for market, condition in table.index]
-    axes.set_xticks(np.arange(len(table)), labels, fontsize=7, rotation=25, ha="right")
+    labels = [f"{market}\n{condition}".replace(", ", ",\n") for market, condition in table.index]
+    axes.set_xticks(np.arange(len(table)), labels, fontsize=8)
     axes.axhline(0.0, color="black", lw=0.6)
-    axes.legend(fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.3), frameon=False)
     axes.set_title(title, fontsize=10)

@@ -63,7 +63,7 @@ def test_missing_file_is_refused(copy, missing):
 
 
 def test_other_format_is_refused(copy):
-    text = (copy / "manifest.json").read_text().replace("osmf-training-export/1", "osmf-training-export/9")
+    text = (copy / "manifest.json").read_text().replace("osmf-training-export/2", "osmf-training-export/9")
     (copy / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="export/9"):
         load_export(copy, DataConfig())

@@ -3,7 +3,7 @@ VENV := .venv
 HOME_FOLDER := $(if $(OSMF_HOME),$(OSMF_HOME),.osmf)
 SETUP := $(VENV)/.set-up
 # Two files of tests at a time: more Spark sessions than that do not fit small machines.
-TEST_PROCESSES := --numprocesses 2 --dist loadfile
+TEST_PROCESSES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # No telemetry of any library, no look at any model hub, nothing bound beyond this machine.
 export DAGSTER_HOME := $(CURDIR)/dagster_home
 export DO_NOT_TRACK := true

@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo dev test test-all torture lint lock clean
+.PHONY: help setup demo dev test test-slow test-all torture lint lock clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,6 +44,9 @@ dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
 
 test: $(SETUP) ## the quick tests (under 15 minutes)
 	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not slow and not torture"
+
+test-slow: $(SETUP) ## the slow tests, and which of them took longest
+	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) --durations 25 -m "slow and not torture"
 
 test-all: $(SETUP) ## the slow tests too
 	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not torture"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,8 @@ from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.session import get_spark
 
-_Part = TypeVar("_Part")
+_STABILITY_DDL = "market string, condition string, seed int, scope string, users_kept_share double, num_groups int"
+_CHANGE_DDL = "condition string, seed int, clicks_wanted int, num_days double"
 
 
 def run_grouping_bench(
@@ -65,31 +66,24 @@ def run_grouping_bench(
     cases = plan_cases(markets, seeds, levels, num_agreeing)
     level = [case for case in cases if case.clicks_wanted == LEVEL_CLICKS and not case.scopes]
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    weekly = [Case("easy", condition, seed, count) for condition in CONDITIONS for seed in seeds for count in levels]
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task("markets", total=len(cases))
-        rows = run_cases(
-            spark, cases, lambda case: score_case(case, floors), ROW_DDL, lambda done: bars.update(task, completed=done)
-        )
-        task = bars.add_task("unseen products", total=len(level))
-        unseen = run_cases(
-            spark,
-            level,
-            lambda case: score_unseen(case, floors),
-            UNSEEN_DDL,
-            lambda done: bars.update(task, completed=done),
-        )
+
+        def in_tasks(name: str, of: list[Case], score: Callable[[Case], pd.DataFrame], ddl: str) -> pd.DataFrame:
+            task = bars.add_task(name, total=len(of))
+            return run_cases(spark, of, score, ddl, lambda done: bars.update(task, completed=done))
+
+        rows = in_tasks("markets", cases, lambda case: score_case(case, floors), ROW_DDL)
+        unseen = in_tasks("unseen products", level, lambda case: score_unseen(case, floors), UNSEEN_DDL)
+        stable = in_tasks("consecutive days", level, lambda case: _stability_rows(case, floors), _STABILITY_DDL)
+        changed = in_tasks("changes of taste", weekly, lambda case: _change_row(case, floors), _CHANGE_DDL)
         by_kmeans = form_by_kmeans(spark, floors)
-        kmeans = _each(bars, "k-means (MLlib)", level, lambda case: score_case(case, floors, by_kmeans))
-        kmeans_unseen = _each(bars, "k-means, unseen", level, lambda case: score_unseen(case, floors, by_kmeans))
-        stable = _each(bars, "consecutive days", level, lambda case: _stability_rows(case, floors))
-        weekly = [
-            Case("easy", condition, seed, count) for condition in CONDITIONS for seed in seeds for count in levels
-        ]
-        changed = _each(bars, "changes of taste", weekly, lambda case: _change_row(case, floors))
+        kmeans = _side_by_side(bars, "k-means (MLlib)", level, lambda case: score_case(case, floors, by_kmeans))
+        kmeans_unseen = _side_by_side(
+            bars, "k-means, unseen", level, lambda case: score_unseen(case, floors, by_kmeans)
+        )
     told = {"markets": markets, "seeds": seeds, "clicks": levels, "num_agreeing": num_agreeing, **vars(floors)}
-    frames = BenchFrames(
-        pd.concat([rows, *kmeans]), pd.concat([unseen, *kmeans_unseen]), pd.concat(stable), pd.concat(changed)
-    )
+    frames = BenchFrames(pd.concat([rows, *kmeans]), pd.concat([unseen, *kmeans_unseen]), stable, changed)
     report = summarise(frames, told)
     output.mkdir(parents=True, exist_ok=True)
     (output / "grouping.json").write_text(json.dumps(report, indent=1, allow_nan=False, default=np.generic.item))
@@ -105,13 +99,19 @@ def _check_plan(seeds: list[int], clicks: list[int], num_agreeing: int, floors: 
         raise ValueError(f"clicks {clicks}: a scope needs {floors.min_clicks} of them, the floor of a group.")
 
 
-def _each(bars: Progress, name: str, cases: list[Case], run: Callable[[Case], _Part]) -> list[_Part]:
+def _side_by_side(
+    bars: Progress, name: str, cases: list[Case], run: Callable[[Case], pd.DataFrame]
+) -> list[pd.DataFrame]:
+    """The rows of each case; two cases at a time, because MLlib's jobs are small and wait for the driver."""
     task = bars.add_task(name, total=len(cases))
-    found = []
-    for case in cases:
-        found.append(run(case))
+
+    def run_and_tell(case: Case) -> pd.DataFrame:
+        rows = run(case)
         bars.advance(task)
-    return found
+        return rows
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(run_and_tell, cases))
 
 
 def _stability_rows(case: Case, floors: TreeSettings) -> pd.DataFrame:

@@ -35,7 +35,7 @@ class TreeSettings:
     Attributes:
         min_users: distinct users on each side; also the privacy floor.
         min_clicks: clicks on each side.
-        max_p_value: after correction for the cuts tried.
+        max_p_value: after correction for the cuts tried; `level` says what becomes of it where there are more clicks.
         max_values: bins of an attribute; rarer values share the last one.
     """
 
@@ -43,6 +43,15 @@ class TreeSettings:
     min_clicks: int = 200
     max_p_value: float = 0.001
     max_values: int = 32
+
+    def level(self, clicks: Array | float) -> Array:
+        """Returns the p-value, corrected, below which two sides with that many clicks together differ.
+
+        It is `max_p_value`, but never more than one in the number of clicks. At a fixed level one segment in a thousand
+        would be cut for no reason however much is known of it; one that falls with the evidence, as in information
+        criteria (Schwarz 1978), finds the segments there are, and sides that differ are as good as never missed for it.
+        """
+        return np.minimum(self.max_p_value, 1.0 / np.maximum(clicks, 1.0))
 
 
 @dataclass(frozen=True)

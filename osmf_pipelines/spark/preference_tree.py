@@ -71,12 +71,12 @@ def _cut(
 ) -> tuple[list[_Node], int]:
     """The two sides of the most significant cut of `node`, or nothing where none is; and the number of cuts tried."""
     tried = {}
-    preference = None
+    preference, num_clicks = None, 0.0
     for attribute, bins in enumerate(attributes.bins):
         sums = sum_bins(counts, np.where(node.is_member, attributes.codes[attribute], -1), len(bins))
         if preference is None:
             totals = (values.sum(axis=0, keepdims=True) for values in (sums.impressions, sums.clicks))
-            preference = fit_preference(counts.design, *totals).preference
+            preference, num_clicks = fit_preference(counts.design, *totals).preference, sums.clicks.sum()
         cuts = try_cuts(counts.design, sums, preference, settings)
         if len(cuts.statistics):
             tried[attribute] = cuts
@@ -86,7 +86,7 @@ def _cut(
     log_p_value, _, attribute, is_left_bin = min(
         (_best(attribute, cuts) for attribute, cuts in tried.items()), key=lambda best: best[:3]
     )
-    if log_p_value + np.log(len(tried)) >= np.log(settings.max_p_value):
+    if log_p_value + np.log(len(tried)) >= np.log(settings.level(num_clicks)):
         return [], num_tried
     is_left = is_left_bin[attributes.codes[attribute]]
     left_bins = frozenset(np.flatnonzero(is_left_bin).tolist())
@@ -113,9 +113,10 @@ def _merge_leaves(counts: ScopeCounts, leaves: list[_Node], settings: TreeSettin
         first, second = np.triu_indices(len(groups), 1)
         log_p_values, statistics = difference_test(_take(fit, first), _take(fit, second))
         at = np.lexsort((statistics, -log_p_values))[0]
-        if log_p_values[at] + np.log(len(first)) < np.log(settings.max_p_value):
-            break
         into, gone = int(first[at]), int(second[at])
+        num_clicks = sums[1][[into, gone]].sum()
+        if log_p_values[at] + np.log(len(first)) < np.log(settings.level(num_clicks)):
+            break
         groups[into] = groups[into] + groups.pop(gone)
         for values in sums:
             values[into] += values[gone]

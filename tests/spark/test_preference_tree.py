@@ -36,6 +36,17 @@ def test_false_splits_are_rare_over_many_scopes():
     assert sum(len(grouping.rules) > 1 for grouping in found) <= 15
 
 
+def test_the_level_falls_with_the_clicks():
+    assert TreeSettings().level(200.0) == TreeSettings().level(1_000.0) == 0.001
+    assert TreeSettings().level(50_000.0) == pytest.approx(1 / 50_000)
+
+    # About 10,000 clicks; a level of 1 would cut wherever one of a few hundred corrected p-values is below 1.
+    seen = [draw_scope(seed, segments=1, impressions=400_000)[0] for seed in range(20)]
+    assert min(counts.clicks.sum() for counts in seen) > 5_000
+    found = [grow_groups(counts, TreeSettings(max_p_value=1.0)) for counts in seen]
+    assert sum(len(grouping.rules) > 1 for grouping in found) <= 1
+
+
 def test_the_rows_order_does_not_matter():
     counts, _ = draw_scope(3, segments=4, impressions=200_000)
     order = np.random.default_rng(0).permutation(len(counts.clicks))

@@ -40,7 +40,7 @@ def market_settings(settings: Settings, drop_folder: Path) -> Settings:
     """Settings that read a copy of the drop folder, for a test to damage."""
     copy = settings.home / "drop"
     shutil.copytree(drop_folder, copy)
-    return settings.model_copy(update={"source_path": copy, "first_date": FIRST_DAY, "min_group_clicks": 100})
+    return _settings_of(settings, copy)
 
 
 @pytest.fixture
@@ -53,17 +53,42 @@ def lake(market_settings: Settings, spark: SparkSession) -> Lake:
 def run(market_settings: Settings) -> Run:
     """Runs a job for the two days, or as of the last one."""
     instance = dg.DagsterInstance.ephemeral()
+
+    def run_with(name: str, settings: Settings = market_settings) -> dg.ExecuteInProcessResult:
+        return _run_job(name, settings, instance)
+
+    return run_with
+
+
+@pytest.fixture(scope="session")
+def formed_home(drop_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose pairs are formed, for tests of models to copy."""
+    home = tmp_path_factory.mktemp("formed") / "home"
+    settings = _settings_of(Settings(home=home, driver_memory="2g", spark_master="local[2]"), drop_folder)
+    for name in ("ingest_days", "form_pairs"):
+        assert _run_job(name, settings, dg.DagsterInstance.ephemeral()).success
+    return home
+
+
+@pytest.fixture
+def formed_settings(market_settings: Settings, formed_home: Path) -> Settings:
+    """Settings of a home whose pairs are formed."""
+    shutil.copytree(formed_home, market_settings.home, dirs_exist_ok=True)
+    return market_settings
+
+
+def _settings_of(settings: Settings, drop_folder: Path) -> Settings:
+    return settings.model_copy(update={"source_path": drop_folder, "first_date": FIRST_DAY, "min_group_clicks": 100})
+
+
+def _run_job(name: str, settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = build_defs(settings).resolve_job_def(name)
+    days: dict[str, object] = {"partition_key": LAST_DAY.isoformat()}
+    if name == "ingest_days":
+        tags = {
+            ASSET_PARTITION_RANGE_START_TAG: FIRST_DAY.isoformat(),
+            ASSET_PARTITION_RANGE_END_TAG: LAST_DAY.isoformat(),
+        }
+        days = {"tags": tags}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-    def run_job(name: str, settings: Settings = market_settings) -> dg.ExecuteInProcessResult:
-        job = build_defs(settings).resolve_job_def(name)
-        days: dict[str, object] = {"partition_key": LAST_DAY.isoformat()}
-        if name == "ingest_days":
-            tags = {
-                ASSET_PARTITION_RANGE_START_TAG: FIRST_DAY.isoformat(),
-                ASSET_PARTITION_RANGE_END_TAG: LAST_DAY.isoformat(),
-            }
-            days = {"tags": tags}
-        return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet, **days)
-
-    return run_job
+    return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet, **days)

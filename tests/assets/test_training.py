@@ -1,12 +1,17 @@
-"""The model half through Dagster, with the tiny recipe: ZeRO in two processes, judged, registered."""
+"""The model half on formed pairs, with the tiny recipe: through Dagster, in two processes; and an ablation."""
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
+from osmf_pipelines.bench.ablation_market import open_markets
+from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
@@ -17,11 +22,9 @@ MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_rewa
 
 
 def test_models_are_trained_judged_and_registered(
-    run: Run, lake: Lake, market_settings: Settings, drop_folder: Path
+    run: Run, lake: Lake, formed_settings: Settings, drop_folder: Path
 ) -> None:
-    tiny = market_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0})
-    assert run("ingest_days", tiny).success
-    assert run("form_pairs", tiny).success
+    tiny = formed_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0})
 
     # Nothing but evaluation misses the truth, and it says so.
     result = run("train_and_evaluate", tiny)
@@ -60,3 +63,34 @@ def test_models_are_trained_judged_and_registered(
     assert run("train_controls", knowing).success
     controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
     assert controls == {"chosen_only", "shuffled_dpo"}
+
+
+def test_an_ablation_goes_on_where_it_was(formed_settings: Settings, drop_folder: Path) -> None:
+    knowing = formed_settings.model_copy(
+        update={"recipe": "tiny", "num_processes": 1, "truth_path": drop_folder.parent / "hidden-truth"}
+    )
+    output = knowing.home / "ablation"
+    markets = open_markets(knowing, [], None, output)
+
+    def ablate(*arms: str) -> dict:
+        options = AblationOptions("tiny", (), arms, (0,), 1, 4)
+        return run_ablation(knowing, options, markets, output, Console(file=io.StringIO()))
+
+    report = ablate("global_dpo")
+    arms = {arm["arm"]: arm for arm in report["arms"]}
+    assert list(arms) == ["pretrained", "group_dpo", "global_dpo", "random", "best_single", "oracle"]
+    assert arms["oracle"]["headroom_share"] == pytest.approx(1.0)
+    assert arms["random"]["headroom_share"] == pytest.approx(0.0)
+    assert arms["pretrained"]["contradiction_accuracy"] is None
+    assert arms["global_dpo"]["contradiction_accuracy"] == 0.5
+    assert 0.0 <= arms["group_dpo"]["contradiction_accuracy"] <= 1.0
+    assert json.loads((output / "ablation.json").read_text()) == report
+
+    records = {path: path.stat().st_mtime_ns for path in output.glob("*/*/*/run.json")}
+    assert len(records) == 3 + 4
+    again = ablate("global_dpo", "beta_x4")
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    assert len(list(output.glob("*/*/*/run.json"))) == len(records) + 2
+    assert [arm for arm in again["arms"] if arm["arm"] in arms] == list(report["arms"])
+    # The arm that differs in beta alone reads the reference's errors that the recipe noted; one size has its own.
+    assert len(list((output / "reference").glob("reference-*.safetensors"))) == 2

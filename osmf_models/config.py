@@ -159,6 +159,10 @@ class PretrainingConfig:
         preference_sharpness: how much more often a group's examples show what it prefers: a picture is drawn
             in proportion to its rate in the group to this power.
         comprehension_weight: weight of the next-token cross-entropy on the group's description.
+        choice_weight: weight of the cross-entropy on which of two pictures the group prefers, and of the squared error
+            of what the pictures look like.
+        choice_batch_size: rows of pictures of one step, over all ranks, that this is learned from; 0 leaves it out.
+        num_choice_pictures: pictures of a row, each compared with each, at least 2.
         time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
             and a small floor the velocity error.
         num_grid_rows: products of the fixed sample grid.
@@ -169,10 +173,25 @@ class PretrainingConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     preference_sharpness: float = 6.0
     comprehension_weight: float = 0.05
+    choice_weight: float = 0.3
+    choice_batch_size: int = 4
+    num_choice_pictures: int = 8
     time_floor: float = 0.5
     num_grid_rows: int = 4
     num_grid_groups: int = 6
     num_sampling_steps: int = 12
+
+    def check(self) -> None:
+        """Looks at values that the types allow.
+
+        Raises:
+            ValueError: when one is out of range.
+        """
+        for name in ("choice_weight", "choice_batch_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"pretraining.{name} {getattr(self, name)} must not be below 0.")
+        if self.num_choice_pictures < 2:
+            raise ValueError(f"pretraining.num_choice_pictures {self.num_choice_pictures} must be at least 2.")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ def tiny() -> RunConfig:
         ),
         pretraining=PretrainingConfig(
             training=TrainingConfig(num_steps=8, batch_size=8, warmup_steps=2, log_every=2, checkpoint_every=4),
+            choice_batch_size=4,
+            num_choice_pictures=4,
             num_grid_rows=2,
             num_grid_groups=2,
             num_sampling_steps=2,
@@ -56,6 +58,7 @@ def demo() -> RunConfig:
     """Minutes on two CPU cores at 32 px: soft pictures that follow the group in colour and light."""
     return RunConfig(
         recipe="demo",
+        model=ModelConfig(num_description_tokens=40),
         pretraining=PretrainingConfig(
             training=TrainingConfig(
                 num_steps=900, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=300
@@ -79,7 +82,7 @@ def demo_gpu() -> RunConfig:
     return replace(
         base,
         recipe="demo_gpu",
-        pretraining=replace(base.pretraining, training=pretraining),
+        pretraining=replace(base.pretraining, training=pretraining, choice_batch_size=64),
         dpo=replace(base.dpo, training=dpo),
         zero=ZeroConfig(stage=2, precision="bf16"),
     )
@@ -98,7 +101,8 @@ def h200() -> RunConfig:
     example: with a batch of 128 a measured peak of 48 GB of an H100's 80. By that an H200's 141 GB hold 384, and
     `execution.is_checkpointed` is for smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up
     to 8.6 GB of host memory, batches drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave
-    out 6 million parameters that bring the condition to the denoiser's layers.
+    out 6 million parameters that bring the condition to the denoiser's layers, and the rows of pictures that each step
+    also chooses from.
     """
     return RunConfig(
         recipe="h200",
@@ -131,7 +135,9 @@ def h200() -> RunConfig:
                 weight_decay=0.01,
                 log_every=50,
                 checkpoint_every=2500,
-            )
+            ),
+            choice_batch_size=8,
+            num_choice_pictures=4,
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
@@ -185,6 +191,7 @@ def qwen3_vl_sana() -> RunConfig:
                 log_every=50,
                 checkpoint_every=2000,
             ),
+            choice_batch_size=0,
             time_floor=0.1,
             num_sampling_steps=20,
         ),

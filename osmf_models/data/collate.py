@@ -108,14 +108,15 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which part of which global batch to draw: `indices` of the global batch at `step`."""
+    """Which part of which global batch to draw: `indices` of the global batch at `step`; a `stream` is a batch more."""
 
     seed: int
     step: int
     indices: range
+    stream: int = 0
 
     @classmethod
-    def of_rank(cls, seed: int, step: int, batch_size: int, rank: int, world_size: int) -> BatchKey:
+    def of_rank(cls, seed: int, step: int, batch_size: int, rank: int, world_size: int, stream: int = 0) -> BatchKey:
         """Returns the key of one rank's equal share.
 
         Raises:
@@ -124,11 +125,11 @@ class BatchKey:
         if batch_size % world_size:
             raise ValueError(f"batch_size {batch_size} cannot be shared equally by {world_size} processes.")
         share = batch_size // world_size
-        return cls(seed, step, range(rank * share, (rank + 1) * share))
+        return cls(seed, step, range(rank * share, (rank + 1) * share), stream)
 
     def generators(self) -> list[np.random.Generator]:
         """Returns one generator per index."""
-        return [np.random.default_rng((self.seed, self.step, index)) for index in self.indices]
+        return [np.random.default_rng((self.seed, self.step, index, self.stream)) for index in self.indices]
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def draw_generation_batch(
     cumulative = np.cumsum(examples.sampling_weight.to_numpy(np.float64))
     picks = [int(np.searchsorted(cumulative, g.uniform() * cumulative[-1], side="right")) for g in generators]
     rows = examples.iloc[np.minimum(picks, len(examples) - 1)]
-    condition = _condition(export, rows.product_index, rows.group_index, generators, dropout)
+    condition = condition_of(export, rows.product_index, rows.group_index, generators, dropout)
     pictures = _pictures(export, rows.creative_index.to_numpy(), generators, time_of)
     return GenerationBatch(condition, pictures, list(export.groups.description.iloc[rows.group_index]))
 
@@ -174,9 +175,14 @@ def draw_pair_batch(
 ) -> PairBatch:
     """Returns pairs drawn with replacement; `pairs` needs the columns of `export.pairs` and `target`."""
     generators = key.generators()
+    rows = drawn_pairs(pairs, generators, is_group_balanced)
+    return collate_pairs(export, rows, generators, dropout, time_of)
+
+
+def drawn_pairs(pairs: pd.DataFrame, generators: list[np.random.Generator], is_group_balanced: bool) -> pd.DataFrame:
+    """Returns one of the pairs for each generator, with replacement."""
     by_group = [rows.to_numpy() for _, rows in pd.Series(np.arange(len(pairs))).groupby(pairs.group_index.to_numpy())]
-    picks = [_pick_pair(by_group, len(pairs), g, is_group_balanced) for g in generators]
-    return collate_pairs(export, pairs.iloc[picks], generators, dropout, time_of)
+    return pairs.iloc[[_pick_pair(by_group, len(pairs), g, is_group_balanced) for g in generators]]
 
 
 def collate_pairs(
@@ -187,9 +193,9 @@ def collate_pairs(
     time_of: Callable[[float], float],
 ) -> PairBatch:
     """Returns the pairs in `rows`, with one draw of noise and time per pair, shared by its two pictures."""
-    condition = _condition(export, rows.product_index, rows.group_index, generators, dropout)
+    condition = condition_of(export, rows.product_index, rows.group_index, generators, dropout)
     chosen = _pictures(export, rows.chosen_index.to_numpy(), generators, time_of)
-    rejected_images, rejected_masks = _images_and_masks(export, rows.rejected_index.to_numpy())
+    rejected_images, rejected_masks = images_and_masks(export, rows.rejected_index.to_numpy())
     pictures = PictureBatch(
         images=torch.cat([chosen.images, rejected_images]),
         masks=torch.cat([chosen.masks, rejected_masks]),
@@ -234,13 +240,14 @@ def _pick_pair(by_group: list[NDArray[np.int64]], num_pairs: int, g: np.random.G
     return int(rows[g.integers(len(rows))])
 
 
-def _condition(
+def condition_of(
     export: TrainingExport,
     product_index: pd.Series,
     group_index: pd.Series,
     generators: list[np.random.Generator],
     dropout: Dropout,
 ) -> Condition:
+    """Returns products and groups by their rows in the export, with what `dropout` takes away."""
     draws = np.array([g.uniform(size=2) for g in generators])
     titles = export.products.title.iloc[product_index].fillna("")
     cutouts = np.stack([export.cutouts[index] for index in product_index])
@@ -268,13 +275,14 @@ def _pictures(
     generators: list[np.random.Generator],
     time_of: Callable[[float], float],
 ) -> PictureBatch:
-    images, masks = _images_and_masks(export, creative_index)
+    images, masks = images_and_masks(export, creative_index)
     time = [time_of(g.uniform()) for g in generators]
     noise = np.stack([g.standard_normal(images.shape[1:], dtype=np.float32) for g in generators])
     return PictureBatch(images, masks, torch.from_numpy(noise), torch.tensor(time, dtype=torch.float32))
 
 
-def _images_and_masks(export: TrainingExport, creative_index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def images_and_masks(export: TrainingExport, creative_index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Returns creatives (B, 3, H, W), and the share of each pixel under the product (B, 1, H, W)."""
     images = _channels_first(np.stack([export.images[index] for index in creative_index]))
     masks = torch.from_numpy(np.stack([export.masks[index] for index in creative_index])).unsqueeze(1)
     return images, masks

@@ -33,7 +33,7 @@ def pairs_of_split(export: TrainingExport, dpo: DpoConfig, split: str) -> pd.Dat
     if split == "train":
         _check_can_teach(pairs, dpo)
     if dpo.pair_groups == "shuffled" and split == "train":
-        return pairs.assign(group_index=_shuffled_groups(pairs, export, dpo.training.seed))
+        return pairs.assign(group_index=shuffled_groups(pairs, export, dpo.training.seed))
     return with_contrast(pairs, dpo.training.seed) if dpo.contrast_weight > 0.0 and split == "train" else pairs
 
 
@@ -75,7 +75,7 @@ def _target(pairs: pd.DataFrame, label: str) -> pd.Series:
     return 1.0 / (1.0 + np.exp(-pairs.log_rate_ratio))
 
 
-def _shuffled_groups(pairs: pd.DataFrame, export: TrainingExport, seed: int) -> list[int]:
+def shuffled_groups(pairs: pd.DataFrame, export: TrainingExport, seed: int) -> list[int]:
     """Returns a group of the pair's scope for each pair, drawn evenly: the control without group information."""
     generator = np.random.default_rng(seed)
     rows = export.groups.reset_index(drop=True)[~export.groups.is_scope_root.to_numpy()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from osmf_models.data.choice import ChoiceBatch, PretrainingBatch
 from osmf_models.data.collate import Condition, GenerationBatch, PictureBatch
 from osmf_models.image_features import FEATURE_NAMES
 from osmf_models.records import ExportManifest, group_feature_names
@@ -33,24 +34,36 @@ def synthetic_texts(num_texts: int, num_words: int, seed: int) -> list[str]:
     return [" ".join(vocabulary[pick] for pick in row) for row in picks]
 
 
-def synthetic_batch(manifest: ExportManifest, size: int, seed: int) -> GenerationBatch:
-    """Returns a batch of `size` random examples."""
+def synthetic_batch(
+    manifest: ExportManifest, size: int, seed: int, num_choices: int = 0, num_choice_pictures: int = 2
+) -> PretrainingBatch:
+    """Returns a batch of `size` random examples, and `num_choices` rows of random pictures to choose from."""
     generator = torch.Generator().manual_seed(seed)
     px = manifest.image_px
 
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(shape, generator=generator)
 
-    condition = Condition(
-        product_view=uniform(size, 3, px, px),
-        titles=synthetic_texts(size, _TITLE_WORDS, seed),
-        group_features=torch.randn(size, len(manifest.group_feature_names), generator=generator),
-        is_null_group=uniform(size) < 0.1,
-    )
+    def condition(count: int) -> Condition:
+        return Condition(
+            product_view=uniform(count, 3, px, px),
+            titles=synthetic_texts(count, _TITLE_WORDS, seed),
+            group_features=torch.randn(count, len(manifest.group_feature_names), generator=generator),
+            is_null_group=uniform(count) < 0.1,
+        )
+
+    of_examples = condition(size)
     pictures = PictureBatch(
         images=uniform(size, 3, px, px),
         masks=uniform(size, 1, px, px).round(),
         noise=torch.randn(size, 3, px, px, generator=generator),
         time=0.02 + 0.98 * uniform(size),
     )
-    return GenerationBatch(condition, pictures, synthetic_texts(size, _DESCRIPTION_WORDS, seed + 1))
+    generation = GenerationBatch(of_examples, pictures, synthetic_texts(size, _DESCRIPTION_WORDS, seed + 1))
+    if not num_choices:
+        return PretrainingBatch(generation)
+    of_pairs = (num_choices, num_choice_pictures, num_choice_pictures)
+    row = uniform(num_choices, num_choice_pictures, 3, px, px)
+    known, looks = torch.ones(of_pairs).triu(1).bool(), uniform(num_choices, num_choice_pictures, len(FEATURE_NAMES))
+    choice = ChoiceBatch(condition(num_choices), row, uniform(*of_pairs), known, looks)
+    return PretrainingBatch(generation, choice)

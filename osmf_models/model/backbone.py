@@ -1,15 +1,16 @@
 """The one adapter to `transformers`: an image-text-to-text model, and the tokenizer trained on the export's texts.
 
-Reads [product picture, title, group tokens, queries, description] through `inputs_embeds`. What becomes of the
-hidden states belongs in `connector.py` and `gmllm.py`.
+Reads [product picture, title, group tokens, queries, description], and to choose between pictures [product picture,
+title, group tokens, picture, asked, picture, asked, ...], a picture in one token, through `inputs_embeds`. What becomes
+of the hidden states belongs in `connector.py` and `gmllm.py`.
 
-Shapes: `B` batch, `N` image tokens, `T` title tokens, `K` group tokens, `Q` queries, `L` description tokens, `D` width,
-`V` vocabulary.
+Shapes: `B` batch, `N` image tokens, `T` title tokens, `K` group tokens, `Q` queries, `L` description tokens, `M`
+pictures to choose from, `F` features of a picture, `D` width, `V` vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,9 +28,12 @@ from transformers import (
 )
 
 from osmf_models.config import ModelConfig
+from osmf_models.image_features import FEATURE_NAMES
 from osmf_models.model.qwen3_vl import MODEL_TYPE, picture_tokens
 
 _PAD, _END, _UNKNOWN = "<pad>", "<end>", "<unk>"
+_ASKED = "<asked>"  # stands behind a picture, where the group's liking of it is read off
+_LOOKS = tuple(f"<{name}>" for name in FEATURE_NAMES)  # answers at a picture: how much of that there is in it
 _NUM_REMEMBERED_TEXTS = 65536  # a training sees the same titles and descriptions again and again, while a GPU waits
 
 
@@ -54,6 +58,27 @@ class BackboneOutput:
     description_logits: Tensor | None
 
 
+@dataclass(frozen=True)
+class PictureWords:
+    """Ids of words: `asked` stands behind a picture, `looks` answer what it looks like."""
+
+    asked: int
+    looks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PicturesRead:
+    """What a row of pictures is taken for.
+
+    Attributes:
+        likings: the logit of word `asked` behind each picture, (B, M); only differences within a row say something.
+        looks: the logits of words `looks` at each picture, (B, M, F): its features, standardised over pictures.
+    """
+
+    likings: Tensor
+    looks: Tensor
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, num_title_tokens: int) -> PreTrainedTokenizerFast:
     """Returns a byte-level BPE tokenizer of at most `vocab_size` entries, trained on `texts`, that cuts at a title."""
     tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
@@ -62,7 +87,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, num_title_tokens: int
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[_PAD, _END, _UNKNOWN],
+        special_tokens=[_PAD, _END, _UNKNOWN, _ASKED, *_LOOKS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -82,6 +107,21 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int, 
     end = tokenizer.eos_token if has_end else ""
     rows = [_tokens(tokenizer, text + end, length) for text in texts]
     return TokenBatch(torch.stack([ids for ids, _ in rows]), torch.stack([is_token for _, is_token in rows]))
+
+
+def picture_words(tokenizer: PreTrainedTokenizerFast) -> PictureWords:
+    """Returns the ids of the words that a group is asked about pictures with.
+
+    Raises:
+        ValueError: when the tokenizer has no such words.
+    """
+    ids: Any = tokenizer.convert_tokens_to_ids([_ASKED, *_LOOKS])
+    asked, *looks = ids
+    if {asked, *looks} & {None, tokenizer.unk_token_id}:
+        raise ValueError(
+            f"the tokenizer has no word {_ASKED}: this model cannot choose between pictures; pretrain again."
+        )
+    return PictureWords(asked, tuple(looks))
 
 
 @lru_cache(maxsize=_NUM_REMEMBERED_TEXTS)
@@ -122,7 +162,20 @@ def build_backbone(config: ModelConfig, image_px: int, vocab_size: int) -> Llava
         vision_feature_select_strategy="full",
         tie_word_embeddings=False,
     )
-    return LlavaForConditionalGeneration(llava)
+    backbone = LlavaForConditionalGeneration(llava)
+    _scale_to_width(backbone.model.multi_modal_projector)
+    return backbone
+
+
+def _scale_to_width(projector: torch.nn.Module) -> None:
+    """Draws the weights between vision and language with deviation 1 / sqrt(inputs), whatever the width.
+
+    The libraries' 0.02 suits widths of thousands; in a narrow model pictures would be read faintly, and what depends on
+    group and picture together would be learned late.
+    """
+    for parameter in projector.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
 
 
 def read_product_and_group(
@@ -154,13 +207,9 @@ def read_product_and_group(
     if description is not None:
         parts.append(embed(description.ids))
         padding.append(description.is_token)
-    is_token = torch.cat(padding, dim=1)
     output = backbone(
-        inputs_embeds=torch.cat(parts, dim=1),
-        attention_mask=is_token.long(),
-        position_ids=_positions(is_token) if picture is None else picture.positions(is_token),
+        **_sequence(parts, padding, None if picture is None else picture.positions),
         output_hidden_states=True,
-        use_cache=False,
         logits_to_keep=description.ids.shape[1] + 1 if description is not None else 1,
         **({} if picture is None else picture.inputs),
     )
@@ -168,13 +217,61 @@ def read_product_and_group(
     return BackboneOutput(hidden_states, output.logits[:, :-1] if description is not None else None)
 
 
-def _positions(is_token: Tensor) -> Tensor:
-    return (is_token.long().cumsum(1) - 1).clamp(min=0)
+def read_pictures(
+    backbone: PreTrainedModel,
+    product_view: Tensor,
+    title: TokenBatch,
+    group_tokens: Tensor,
+    pictures: Tensor,
+    words: PictureWords,
+) -> PicturesRead:
+    """Returns how well the group likes each picture, and what each looks like.
+
+    Pictures are read after the group, each as the mean of its tokens, and after those before it, so that it can be
+    compared with them. The mean of the group's tokens, and its product with the picture, are added to the word behind
+    it: who is asked and what is seen meet there, because attention to a few tokens far back is learned late.
+
+    Args:
+        backbone: an image-text-to-text model whose `get_image_features` takes a picture alone.
+        product_view: the product alone, in [-1, 1], (B, 3, H, W).
+        title: (B, T).
+        group_tokens: (B, K, D).
+        pictures: of the product, in [-1, 1], (B, M, 3, H, W).
+        words: ids of the words that are asked with, and answered in.
+    """
+    size, count = pictures.shape[:2]
+    embed = backbone.get_input_embeddings()
+    images = _image_tokens(backbone, torch.cat([product_view, pictures.flatten(0, 1)]))  # (B + B * M, N, D)
+    seen = images[size:].mean(1).unflatten(0, (size, count))  # (B, M, D)
+    word = embed(torch.full((size, 1), words.asked, device=images.device))  # (B, 1, D)
+    group = group_tokens.mean(1, keepdim=True)  # (B, 1, D)
+    question = word + group + seen * group  # (B, M, D)
+    row = torch.stack([seen, question], dim=2).flatten(1, 2)  # (B, 2M, D)
+    parts = [images[:size], embed(title.ids), group_tokens, row]
+    padding = [_ones(parts[0]), title.is_token, _ones(group_tokens), _ones(row)]
+    logits: Tensor = backbone(**_sequence(parts, padding), logits_to_keep=2 * count).logits.float()  # (B, 2M, V)
+    return PicturesRead(likings=logits[:, 1::2, words.asked], looks=logits[:, ::2][..., list(words.looks)])
 
 
-def _image_tokens(backbone: PreTrainedModel, product_view: Tensor) -> Tensor:
+def _sequence(
+    parts: list[Tensor], padding: list[Tensor], positions: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, Any]:
+    """Returns what the language model reads: embedded parts (B, *, D), and where each is no padding (B, *).
+
+    Positions are those of the tokens in a row, unless `positions` makes them of where tokens are, (B, T).
+    """
+    is_token = torch.cat(padding, dim=1)
+    return {
+        "inputs_embeds": torch.cat(parts, dim=1),
+        "attention_mask": is_token.long(),
+        "position_ids": (is_token.long().cumsum(1) - 1).clamp(min=0) if positions is None else positions(is_token),
+        "use_cache": False,
+    }
+
+
+def _image_tokens(backbone: PreTrainedModel, pictures: Tensor) -> Tensor:
     get_features: Any = backbone.get_image_features
-    features = get_features(pixel_values=product_view, return_dict=True).pooler_output
+    features = get_features(pixel_values=pictures, return_dict=True).pooler_output
     return features if isinstance(features, Tensor) else torch.stack(list(features))
 
 

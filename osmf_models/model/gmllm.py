@@ -1,9 +1,10 @@
-"""G-MLLM: reads product and group, predicts the group's description and the clean ad picture.
+"""G-MLLM: reads product and group, predicts the description of the group, its choice of pictures, the clean ad picture.
 
 The parts belong in their own files, losses in `objectives/`, saving and drawing in `pipeline.py`.
 
 Shapes: `B` batch, `P` pictures (B, or 2B with two pictures per condition), `c h w` latents of one picture (its
-pixels, unless there is an autoencoder), `S` conditioning tokens, `D` width, `L` description tokens, `V` vocabulary.
+pixels, unless there is an autoencoder), `S` conditioning tokens, `D` width, `L` description tokens, `V` vocabulary, `M`
+pictures to choose from, `H W` their pixels.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from osmf_models.config import ModelConfig
+from osmf_models.data.choice import ChoiceBatch
 from osmf_models.data.collate import Condition, PictureBatch
 from osmf_models.model.backbone import (
     BackboneOutput,
+    PicturesRead,
     TokenBatch,
     build_backbone,
+    picture_words,
+    read_pictures,
     read_product_and_group,
     tokenize,
     train_tokenizer,
@@ -58,10 +63,12 @@ class Prediction:
     Attributes:
         clean: predicted clean latents, (P, c, h, w).
         description_logits: (B, L, V), or None without a description.
+        pictures_read: of the pictures that it was asked about, or None without any.
     """
 
     clean: Tensor
     description_logits: Tensor | None
+    pictures_read: PicturesRead | None = None
 
 
 class GMllm(nn.Module):
@@ -114,18 +121,24 @@ class GMllm(nn.Module):
         )
 
     def forward(
-        self, condition: Condition, pictures: NoisyPictures, description: TokenBatch | None = None
+        self,
+        condition: Condition,
+        pictures: NoisyPictures,
+        description: TokenBatch | None = None,
+        choice: ChoiceBatch | None = None,
     ) -> Prediction:
-        """Returns the clean pictures, and the description's logits.
+        """Returns the clean pictures, the description's logits, and the choices.
 
         Args:
             condition: (B,).
             pictures: (P,); with P = 2B, picture i and i + B share condition i.
             description: (B, L).
+            choice: pictures to choose from, under conditions of their own.
         """
         read = self.read(condition, description)
         clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, c, h, w)
-        return Prediction(clean, read.description_logits)
+        pictures_read = None if choice is None else self.read_pictures(choice.condition, choice.pictures)
+        return Prediction(clean, read.description_logits, pictures_read)
 
     @property
     def autoencoder(self) -> Any:
@@ -165,15 +178,30 @@ class GMllm(nn.Module):
 
     def read(self, condition: Condition, description: TokenBatch | None = None) -> BackboneOutput:
         """Returns what the language model makes of product and group."""
+        queries = self.connector.query_tokens(len(condition.titles))  # (B, Q, D)
+        return read_product_and_group(self.backbone, *self._shown(condition), queries, description)
+
+    def read_pictures(self, condition: Condition, pictures: Tensor) -> PicturesRead:
+        """Returns how well the group likes each picture: differences are logits of preferring one to another.
+
+        Args:
+            condition: product, title and group, (B,).
+            pictures: of that product, in [0, 1], (B, M, 3, H, W).
+
+        Raises:
+            ValueError: when the tokenizer has no word for the question.
+        """
+        latents = to_latents(pictures).to(self.denoiser.dtype)
+        return read_pictures(self.backbone, *self._shown(condition), latents, picture_words(self.tokenizer))
+
+    def _shown(self, condition: Condition) -> tuple[Tensor, TokenBatch, Tensor]:
+        """Returns what the language model reads first: product view, title (B, T), group tokens (B, K, D)."""
         device, dtype = condition.group_features.device, self.denoiser.dtype
         title = tokenize(self.tokenizer, condition.titles, self.tokenizer.model_max_length)
-        return read_product_and_group(
-            self.backbone,
+        return (
             to_latents(condition.product_view).to(dtype),
             TokenBatch(title.ids.to(device), title.is_token.to(device)),
-            self.group_encoder(condition.group_features.to(dtype), condition.is_null_group),  # (B, K, D)
-            self.connector.query_tokens(len(condition.titles)),  # (B, Q, D)
-            description,
+            self.group_encoder(condition.group_features.to(dtype), condition.is_null_group),
         )
 
 

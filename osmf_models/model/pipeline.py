@@ -1,5 +1,7 @@
 """What a trained model is handed over as: a `diffusers` pipeline that draws one ad picture per product and group.
 
+It also says which of two pictures of a product a group prefers, as far as pretraining has taught it.
+
 Arrays in, arrays out; no torch needed by its user. Training belongs in `training/` and `stages/`.
 
 Shapes: `B` pictures, `F` group features, `H W` pixels.
@@ -26,6 +28,7 @@ from osmf_models.model.gmllm import GMllm, NoisyPictures
 from osmf_models.model.group_encoder import GroupEncoder
 from osmf_models.model.published_denoiser import PublishedDenoiser
 from osmf_models.model.sampler import CleanPrediction, GuidedPredictions, integrate
+from osmf_models.objectives.comprehension import both_orders
 
 _NUM_PICTURES_AT_ONCE = 128
 _PIXELS_AT_ONCE = _NUM_PICTURES_AT_ONCE * 256**2
@@ -123,6 +126,45 @@ class GroupAdPipeline(DiffusionPipeline):
         scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
         share = np.asarray(mask, np.float32)[..., None]
         return share * np.asarray(product_image, np.float32) + (1.0 - share) * scene
+
+    @torch.no_grad()
+    def choose(
+        self,
+        product_image: NDArray[np.floating],
+        mask: NDArray[np.floating],
+        title: Sequence[str],
+        group_features: NDArray[np.floating] | None,
+        picture_a: NDArray[np.floating],
+        picture_b: NDArray[np.floating],
+    ) -> NDArray[np.float64]:
+        """Returns the probability that a group prefers picture a to picture b, (B,), whichever is read first.
+
+        Args:
+            product_image: in [0, 1], (B, H, W, 3).
+            mask: share of each pixel that it covers, in [0, 1], (B, H, W).
+            title: B titles.
+            group_features: as the export holds them, not normalised, (B, F); None asks what everyone prefers.
+            picture_a: in [0, 1], (B, H, W, 3).
+            picture_b: the same.
+
+        Raises:
+            ValueError: when shapes or ranges are not as above, or the model was trained before it could be asked.
+        """
+        self._check(product_image, mask, title, group_features)
+        for name, picture in (("picture_a", picture_a), ("picture_b", picture_b)):
+            if picture.shape != product_image.shape or picture.min() < 0.0 or picture.max() > 1.0:
+                raise ValueError(f"{name} {picture.shape} must be {product_image.shape}, in [0, 1].")
+        margins = []
+        for start in range(0, len(product_image), _NUM_PICTURES_AT_ONCE):
+            rows = slice(start, start + _NUM_PICTURES_AT_ONCE)
+            features = None if group_features is None else group_features[rows]
+            condition = self._condition(product_image[rows], mask[rows], title[rows], features)
+            two = torch.stack([self._tensor(picture_a[rows]), self._tensor(picture_b[rows])], dim=1)
+            orders = [
+                self.gmllm.read_pictures(condition, pictures).likings for pictures in (two, two.flip(1))
+            ]  # (B, 2)
+            margins.append(both_orders(*[liked[:, 0] - liked[:, 1] for liked in orders]).double().cpu())
+        return torch.sigmoid(torch.cat(margins)).numpy()
 
     def _guided(self, condition: Condition, product: Tensor, masks: Tensor) -> GuidedPredictions:
         """Returns the denoiser under the three conditions that guidance combines."""

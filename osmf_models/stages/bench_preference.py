@@ -64,7 +64,7 @@ def measure_preference(
 def synthetic_pairs(config: RunConfig, size: int, seed: int) -> PairBatch:
     """Returns `size` random pairs, noise and time shared within each."""
     manifest = synthetic_manifest(config.data.image_px)
-    examples = [synthetic_batch(manifest, size, 100 + 2 * seed + side) for side in range(2)]
+    examples = [synthetic_batch(manifest, size, 100 + 2 * seed + side).generation for side in range(2)]
     chosen, rejected = (example.pictures for example in examples)
     pictures = PictureBatch(
         images=torch.cat([chosen.images, rejected.images]),

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from osmf_models.config import RunConfig
-from osmf_models.data.collate import GenerationBatch, to_device
+from osmf_models.data.choice import PretrainingBatch
+from osmf_models.data.collate import to_device
 from osmf_models.data.synthetic import synthetic_batch, synthetic_manifest, synthetic_texts
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
@@ -165,11 +166,15 @@ def build_engine(config: RunConfig) -> Any:
     return zero.build_engine(build_model(config), config.zero, config.pretraining.training)
 
 
-def device_batches(config: RunConfig, size: int, device: torch.device) -> list[GenerationBatch]:
-    """Returns this rank's share of a few batches, on the device."""
-    manifest = synthetic_manifest(config.data.image_px)
+def device_batches(config: RunConfig, size: int, device: torch.device) -> list[PretrainingBatch]:
+    """Returns a few batches of `size` examples, with the recipe's share of choices, on the device; others each rank."""
+    manifest, settings = synthetic_manifest(config.data.image_px), config.pretraining
+    num_choices = round(size * settings.choice_batch_size / settings.training.batch_size)
     seeds = [1 + zero.rank() + zero.world_size() * number for number in range(_NUM_BATCHES)]
-    return [to_device(synthetic_batch(manifest, size, seed), device) for seed in seeds]
+    return [
+        to_device(synthetic_batch(manifest, size, seed, num_choices, settings.num_choice_pictures), device)
+        for seed in seeds
+    ]
 
 
 def flops_per_example(config: RunConfig, device: torch.device) -> float:
@@ -179,7 +184,7 @@ def flops_per_example(config: RunConfig, device: torch.device) -> float:
     return count_flops(lambda: batch_loss(model, model, batch, config)[0].backward()) / _FLOP_EXAMPLES
 
 
-def deepspeed_way(engine: Any, batches: list[GenerationBatch], config: RunConfig) -> RunSteps:
+def deepspeed_way(engine: Any, batches: list[PretrainingBatch], config: RunConfig) -> RunSteps:
     """Returns the training loop's own steps, with its one reading of metrics at their end."""
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -194,7 +199,7 @@ def deepspeed_way(engine: Any, batches: list[GenerationBatch], config: RunConfig
     return run
 
 
-def plain_way(device: torch.device, batches: list[GenerationBatch], config: RunConfig) -> RunSteps:
+def plain_way(device: torch.device, batches: list[PretrainingBatch], config: RunConfig) -> RunSteps:
     """Returns the steps of a plain PyTorch loop."""
     training = config.pretraining.training
     model = build_model(config).to(_dtype(config))

@@ -1,4 +1,4 @@
-"""Stage `pretrain`: learns to comprehend groups and to draw ad pictures, both at once.
+"""Stage `pretrain`: learns to comprehend groups (to describe them, and to choose for them) and to draw, all at once.
 
     python -m osmf_models.stages.pretrain --recipe tiny --data EXPORT --output DIR [--resume] [--set a.b=value]
 
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from osmf_models.config import RunConfig
 from osmf_models.data.ahead import DrawnAhead
-from osmf_models.data.collate import BatchKey, Dropout, GenerationBatch, draw_generation_batch, pinned, to_device
+from osmf_models.data.choice import CHOICE_STREAM, LooksScale, PretrainingBatch, choice_pairs, draw_choice_batch
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import TokenBatch, tokenize
@@ -26,12 +27,13 @@ from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm, Prediction, noisy_pictures
 from osmf_models.model.path import biased_time
 from osmf_models.model.published import build_published
-from osmf_models.objectives.comprehension import description_loss
+from osmf_models.objectives.comprehension import choice_loss, description_loss, looks_loss
 from osmf_models.objectives.generation import generation_loss, scene_errors
 from osmf_models.records import ExportManifest
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import save_model, write_sample_grid
 from osmf_models.training import zero
+from osmf_models.training.choice_figures import choice_figures
 from osmf_models.training.loop import StepLoss, train
 from osmf_models.training.memory import check_memory
 
@@ -50,6 +52,7 @@ def main() -> None:
 def pretrain(arguments: StageArguments, export: TrainingExport, started: float) -> None:
     """Trains, saves and records; every process of the group must call it."""
     config = arguments.config
+    config.pretraining.check()
     torch.manual_seed(config.pretraining.training.seed)
     texts = [*export.products.title.fillna(""), *export.groups.description]
     model = build_model(config, export.manifest, texts)
@@ -68,6 +71,8 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
+        if config.pretraining.choice_batch_size:
+            metrics |= choice_figures(pipeline, export)
         write_run_record(arguments, "pretrain", export.manifest, metrics, time.monotonic() - started)
 
 
@@ -75,40 +80,60 @@ def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -
     """Returns the recipe's model: fresh, or put together from published parts; every process must call it.
 
     Raises:
-        ValueError: when it cannot fit the device's memory, told before published weights are read; or when a published
-            part is missing, or is no such part.
+        ValueError: when it cannot fit the device's memory, told before published weights are read; when a published
+            part is missing, or is no such part; or when published parts are to choose between pictures.
     """
     if config.model.published is None:
         model = GMllm.build(config.model, manifest, texts)
         check_memory(model, config)
         return model
+    if config.pretraining.choice_batch_size:
+        raise ValueError("pretraining.choice_batch_size must be 0: published parts are not asked about pictures.")
     check_memory(build_published(config.model, manifest, has_weights=False), config)
     dtype = torch.bfloat16 if config.zero.precision == "bf16" else torch.float32
     return build_published(config.model, manifest, dtype)
 
 
 def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> StepLoss:
-    """Returns the loss of a step: flow matching outside the product + weight x cross-entropy of the description.
+    """Returns the loss of a step, of examples and pairs that are functions of (seed, step, index) alone.
+
+    Without pairs to choose from, which the log tells, choosing is not learned.
 
     Raises:
-        ValueError: when the export has no training examples.
+        ValueError: when the export has no training examples, or a batch cannot be shared by the processes.
     """
-    examples = examples_of_split(export, config.pretraining.preference_sharpness, "train")
-    training = config.pretraining.training
+    settings, training = config.pretraining, config.pretraining.training
+    examples, pairs = examples_of_split(export, settings.preference_sharpness, "train"), choice_pairs(export, "train")
     dropout = Dropout(config.data.group_dropout, config.data.text_dropout)
+    if settings.choice_batch_size % zero.world_size():
+        told = f"pretraining.choice_batch_size {settings.choice_batch_size} cannot be shared equally by"
+        raise ValueError(f"{told} {zero.world_size()} processes.")
+    if pairs.empty and settings.choice_batch_size:
+        logger.warning("no pairs of split train with pictures: the model does not learn to choose between pictures")
 
-    def draw(step: int) -> GenerationBatch:
-        key = BatchKey.of_rank(training.seed, step, training.batch_size, zero.rank(), zero.world_size())
-        return pinned(draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0)))
+    scale = LooksScale.of(export, pairs) if len(pairs) and settings.choice_batch_size else None
+
+    def draw(step: int) -> PretrainingBatch:
+        ranks = (zero.rank(), zero.world_size())
+        key = BatchKey.of_rank(training.seed, step, training.batch_size, *ranks)
+        generation = draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0))
+        if scale is None:
+            return pinned(PretrainingBatch(generation))
+        key = BatchKey.of_rank(training.seed, step, settings.choice_batch_size, *ranks, stream=CHOICE_STREAM)
+        choice = draw_choice_batch(export, pairs, key, dropout, settings.num_choice_pictures, scale)
+        return pinned(PretrainingBatch(generation, choice))
 
     batch_of = DrawnAhead(draw, config.data.num_batches_ahead, training.num_steps)
     return lambda step: batch_loss(engine, engine.module, to_device(batch_of(step), engine.device), config)
 
 
 def batch_loss(
-    predict: Callable[..., Prediction], model: GMllm, batch: GenerationBatch, config: RunConfig
+    predict: Callable[..., Prediction], model: GMllm, batch: PretrainingBatch, config: RunConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns the loss of one batch, and its parts, scalars.
+
+    It is the flow matching error outside the product, and weighted the cross-entropies of description and choice, the
+    latter with the error of what the pictures are taken to look like.
 
     Args:
         predict: the model, or what wraps it for training.
@@ -116,12 +141,12 @@ def batch_loss(
         batch: on the model's device.
         config: weights of the parts, length of the description.
     """
-    settings, pictures, condition = config.pretraining, batch.pictures, batch.condition
+    settings, pictures, condition = config.pretraining, batch.generation.pictures, batch.generation.condition
     device = pictures.images.device
-    tokens = tokenize(model.tokenizer, batch.descriptions, config.model.num_description_tokens, has_end=True)
+    tokens = tokenize(model.tokenizer, batch.generation.descriptions, config.model.num_description_tokens, has_end=True)
     description = TokenBatch(tokens.ids.to(device), tokens.is_token.to(device))
     noisy, clean = noisy_pictures(model, pictures)
-    prediction = predict(condition, noisy, description)
+    prediction = predict(condition, noisy, description, batch.choice)
     errors = scene_errors(prediction.clean, clean, noisy.masks)
     generation = generation_loss(errors, pictures.time, settings.time_floor)
     assert prediction.description_logits is not None  # a description was given
@@ -130,6 +155,12 @@ def batch_loss(
     )
     loss = generation + settings.comprehension_weight * comprehension
     parts = {"generation_loss": generation, "comprehension_loss": comprehension}
+    if batch.choice is not None:
+        read = prediction.pictures_read
+        assert read is not None  # pictures were given
+        parts["choice_loss"] = choice_loss(read.likings, batch.choice.target, batch.choice.is_known)
+        parts["looks_loss"] = looks_loss(read.looks, batch.choice.looks)
+        loss = loss + settings.choice_weight * (parts["choice_loss"] + parts["looks_loss"])
     return loss, {**parts, **_binned(errors, pictures.time)}
 
 

@@ -38,7 +38,7 @@ def reward_figures(
     """
     is_right = (np.sign(margins.double().numpy()) + 1.0) / 2.0
     by_group = pairs.assign(is_right=is_right).groupby("group_index").is_right.mean()
-    accuracies = _resampled(pairs, is_right, seed)
+    accuracies = resampled_accuracies(pairs, is_right, seed)
     bins = calibration_bins(margins / temperature, torch.tensor(pairs.chosen_better_probability.to_numpy()))
     ratios = pairs.log_rate_ratio.to_numpy()
     metrics = {
@@ -47,24 +47,25 @@ def reward_figures(
         "calibration_error": calibration_error(bins),
         "log_rate_slope": float(ratios @ margins.double().numpy() / max(float(margins.double().square().sum()), 1e-12)),
     }
-    metrics |= _told("pair_accuracy", float(by_group.mean()), np.nanmean(accuracies, axis=1))
+    metrics |= with_interval("pair_accuracy", float(by_group.mean()), np.nanmean(accuracies, axis=1))
     worst = int(np.argmin(by_group.to_numpy()))
-    metrics |= _told("worst_group_pair_accuracy", float(by_group.iloc[worst]), accuracies[:, worst])
+    metrics |= with_interval("worst_group_pair_accuracy", float(by_group.iloc[worst]), accuracies[:, worst])
     is_contradiction = pairs.is_contradiction.to_numpy(bool)
     metrics["num_contradiction_pairs"] = float(is_contradiction.sum())
     if is_contradiction.any():
         contradictions = pairs[is_contradiction].assign(group_index=0)
-        resampled = _resampled(contradictions, is_right[is_contradiction], seed)[:, 0]
-        metrics |= _told("contradiction_accuracy", float(is_right[is_contradiction].mean()), resampled)
+        resampled = resampled_accuracies(contradictions, is_right[is_contradiction], seed)[:, 0]
+        metrics |= with_interval("contradiction_accuracy", float(is_right[is_contradiction].mean()), resampled)
     return metrics, bins
 
 
-def _told(name: str, value: float, resampled: NDArray[np.float64]) -> dict[str, float]:
+def with_interval(name: str, value: float, resampled: NDArray[np.float64]) -> dict[str, float]:
+    """Returns a figure by its name, and the ends of its 95% interval as `_low` and `_high`."""
     low, high = np.nanquantile(resampled, _INTERVAL)
     return {name: value, f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
-def _resampled(pairs: pd.DataFrame, is_right: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def resampled_accuracies(pairs: pd.DataFrame, is_right: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Returns the share of right pairs of each group in each resample of products, (R, G); NaN where it has no pair."""
     products, product = np.unique(pairs.product_index, return_inverse=True)
     groups, group = np.unique(pairs.group_index, return_inverse=True)

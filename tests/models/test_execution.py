@@ -13,7 +13,7 @@ from osmf_models.stages.pretrain import batch_loss
 
 
 def loss_and_gradient(gmllm, export):
-    batch = synthetic_batch(export.manifest, size=2, seed=0)
+    batch = synthetic_batch(export.manifest, size=2, seed=0, num_choices=2)
     loss, _ = batch_loss(gmllm, gmllm, batch, load_recipe("tiny"))
     loss.backward()
     gradient = gmllm.denoiser.transformer.transformer_blocks[0].attn1.to_q.weight.grad.clone()

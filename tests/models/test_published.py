@@ -23,6 +23,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from osmf_models.config import ModelConfig, PublishedConfig, RunConfig
+from osmf_models.data.choice import PretrainingBatch
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch
 from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import TokenBatch, read_product_and_group
@@ -59,7 +60,8 @@ def config_of(folders: dict[str, Path], decoder: str = "sana", **changes: object
 
 def batch_of(export, size: int = 4):
     examples = examples_of_split(export, 6.0, "train")
-    return draw_generation_batch(export, examples, BatchKey(0, 0, range(size)), Dropout(), lambda u: 0.1 + 0.9 * u)
+    key = BatchKey(0, 0, range(size))
+    return PretrainingBatch(draw_generation_batch(export, examples, key, Dropout(), lambda u: 0.1 + 0.9 * u))
 
 
 @pytest.fixture(params=DECODERS)
@@ -137,7 +139,7 @@ def test_fresh_denoiser_predicts_what_the_published_one_predicts(folders, export
     denoiser = model.denoiser
     name = denoiser.config["transformer_class"]
     published = TRANSFORMERS[name].from_pretrained(folders[DECODERS[decoder][0]], local_files_only=True).eval()
-    noisy, clean = noisy_pictures(model, batch_of(export, 2).pictures)
+    noisy, clean = noisy_pictures(model, batch_of(export, 2).generation.pictures)
     tokens = torch.randn(2, 5, 32)
     pooled = {} if decoder == "sana" else {"pooled_projections": denoiser.pooled(tokens.mean(1))}
     velocity = published(
@@ -162,7 +164,7 @@ def _embedding(decoder: str) -> str:
 @torch.no_grad()
 def test_latents_are_scaled_and_shifted_as_the_autoencoder_says(folders, export):
     model = build_published(config_of(folders, "sd3"), export.manifest)
-    pictures = batch_of(export, 2).pictures.images
+    pictures = batch_of(export, 2).generation.pictures.images
     mean = model.autoencoder.encode(2.0 * pictures - 1.0).latent_dist.mean
     encoded = model.latents.encode(pictures)
     assert encoded.shape == (2, 4, 16, 16)
@@ -174,7 +176,7 @@ def test_latents_are_scaled_and_shifted_as_the_autoencoder_says(folders, export)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_product_that_the_denoiser_sees_tells_nothing_of_the_scene(folders, export, decoder):
     latents = build_published(config_of(folders, decoder), export.manifest).latents
-    pictures = batch_of(export, 2).pictures
+    pictures = batch_of(export, 2).generation.pictures
     masks = pictures.masks.round()
     other = masks * pictures.images + (1.0 - masks) * torch.rand_like(pictures.images)
     torch.testing.assert_close(latents.product(other, masks), latents.product(pictures.images, masks))

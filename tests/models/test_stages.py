@@ -62,7 +62,8 @@ def test_run_record_tells_everything(pretrained, export):
     assert record["data_hash"] == export.manifest.data_hash
     assert record["config"]["pretraining"]["training"]["num_steps"] == 4
     assert all(math.isfinite(value) for value in record["metrics"].values())
-    assert "train/generation_loss" in record["metrics"]
+    assert {"train/generation_loss", "train/choice_loss"} <= set(record["metrics"])
+    assert 0.0 <= record["metrics"]["held_out/choice_accuracy"] <= 1.0
     assert all((output / name).is_file() for name in record["artifacts"])
     assert {"model/model_index.json", "model/denoiser/config.json"} <= set(record["artifacts"])
     assert json.loads((output / "heartbeat.json").read_text())["step"] == 4

@@ -113,6 +113,7 @@ class TrainingConfig:
         checkpoint_every: steps between two checkpoints, 0 for none.
         max_skipped_steps: steps of the whole run that may be skipped because their gradient is no finite number; one
             more ends it.
+        ema_decay: of the running average of the weights, which is handed over in their place; 0 hands over the weights.
     """
 
     seed: int = 0
@@ -126,6 +127,7 @@ class TrainingConfig:
     log_every: int = 10
     checkpoint_every: int = 0
     max_skipped_steps: int = 10
+    ema_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -276,8 +278,7 @@ class ExecutionConfig:
 
     Attributes:
         is_compiled: by `torch.compile`, one graph for each kind of layer, for fixed shapes.
-        is_checkpointed: forget activations inside a layer and compute them again in the backward pass: less memory,
-            about a third more work.
+        is_checkpointed: compute activations again in the backward pass: less memory, about a third more work.
     """
 
     is_compiled: bool = False

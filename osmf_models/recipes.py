@@ -77,8 +77,8 @@ def demo() -> RunConfig:
 def demo_gpu() -> RunConfig:
     """The demo's model trained longer on one machine with GPUs, in bf16 under ZeRO-2."""
     base = demo()
-    pretraining = replace(base.pretraining.training, num_steps=4000, batch_size=256)
-    dpo = replace(base.dpo.training, num_steps=1000, batch_size=128)
+    pretraining = replace(base.pretraining.training, num_steps=4000, batch_size=256, ema_decay=0.9999)
+    dpo = replace(base.dpo.training, num_steps=1000, batch_size=128, ema_decay=0.9999)
     return replace(
         base,
         recipe="demo_gpu",
@@ -98,11 +98,11 @@ def h200() -> RunConfig:
 
     Memory: 2 bytes of weights, 4 of master weights and 8 of Adam's moments for each parameter, 8.4 GB, and 1 GB of
     DeepSpeed's bucket stay; a step adds gradients (1.2 GB, at its end 2.4 in fp32) and 0.3 GB of activations for each
-    example: with a batch of 128 a measured peak of 48 GB of an H100's 80. By that an H200's 141 GB hold 384, and
-    `execution.is_checkpointed` is for smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up
-    to 8.6 GB of host memory, batches drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave
-    out 6 million parameters that bring the condition to the denoiser's layers, and the rows of pictures that each step
-    also chooses from.
+    example: with a batch of 128 a measured peak of 48 GB of an H100's 80, to which the running average of the weights
+    adds 2.4 GB, 4 bytes for each parameter. By that an H200's 141 GB hold 384, and `execution.is_checkpointed` is for
+    smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up to 8.6 GB of host memory, batches
+    drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave out 6 million parameters that
+    bring the condition to the denoiser's layers, and the rows of pictures that each step also chooses from.
     """
     return RunConfig(
         recipe="h200",
@@ -135,13 +135,20 @@ def h200() -> RunConfig:
                 weight_decay=0.01,
                 log_every=50,
                 checkpoint_every=2500,
+                ema_decay=0.9999,
             ),
             choice_batch_size=8,
             num_choice_pictures=4,
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
-                num_steps=2000, batch_size=64, learning_rate=2e-5, warmup_steps=100, log_every=20, checkpoint_every=500
+                num_steps=2000,
+                batch_size=64,
+                learning_rate=2e-5,
+                warmup_steps=100,
+                log_every=20,
+                checkpoint_every=500,
+                ema_decay=0.9999,
             ),
             beta=400.0,
             anchor_weight=20.0,
@@ -162,12 +169,13 @@ def qwen3_vl_sana() -> RunConfig:
     Parameters, in millions: backbone 2,162, of which LoRA 35; denoiser 1,632, of which LoRA 23 and what joins it to
     the rest 5; autoencoder 312, frozen; group encoder 67 and connector 202, fresh. In all 4,376, of which 332 trained.
 
-    Memory: 2 bytes of weights for each parameter, 8.8 GB; for each trained one 2 of gradient, 4 of master weights and
-    8 of Adam's moments, 4.6 GB; 1 GB of DeepSpeed's bucket. An example adds, layers computed again in the backward
-    pass, 418 tokens x 2,048 x 28 layers x 2 bytes = 48 MB, 256 latents x 2,240 x 20 layers x 2 bytes = 23 MB, and 64 x
-    151,936 logits in 14 bytes with what the loss keeps of them = 136 MB: 0.2 GB, 6.6 GB for a batch of 32. The
-    autoencoder takes about 3 GB for 8 pictures at once. That makes 24 GB, and 44 GB with a batch of 128. A pair of
-    Group-DPO has two pictures and no logits. These are counts, no measurements; rates and steps are not tuned.
+    Memory: 2 bytes of weights for each parameter, 8.8 GB; for each trained one 2 of gradient, 4 of master weights and 8
+    of Adam's moments, 4.6 GB, and 4 of the running average, 1.3 GB; 1 GB of DeepSpeed's bucket. An example adds, layers
+    computed again in the backward pass, 418 tokens x 2,048 x 28 layers x 2 bytes = 48 MB, 256 latents x 2,240 x 20
+    layers x 2 bytes = 23 MB, and 64 x 151,936 logits in 14 bytes with what the loss keeps of them = 136 MB: 0.2 GB, 6.6
+    GB for a batch of 32. The autoencoder takes about 3 GB for 8 pictures at once. That makes 25 GB, and 45 GB with a
+    batch of 128. A pair of Group-DPO has two pictures and no logits. These are counts, no measurements; rates and steps
+    are not tuned.
     """
     return RunConfig(
         recipe="qwen3_vl_sana",
@@ -190,6 +198,7 @@ def qwen3_vl_sana() -> RunConfig:
                 weight_decay=0.01,
                 log_every=50,
                 checkpoint_every=2000,
+                ema_decay=0.9999,
             ),
             choice_batch_size=0,
             time_floor=0.1,
@@ -197,7 +206,13 @@ def qwen3_vl_sana() -> RunConfig:
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
-                num_steps=2000, batch_size=32, learning_rate=2e-5, warmup_steps=100, log_every=20, checkpoint_every=500
+                num_steps=2000,
+                batch_size=32,
+                learning_rate=2e-5,
+                warmup_steps=100,
+                log_every=20,
+                checkpoint_every=500,
+                ema_decay=0.9999,
             ),
             beta=400.0,
             anchor_weight=20.0,

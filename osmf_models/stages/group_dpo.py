@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.records import HELD_OUT_GROUPS_NAME
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
-from osmf_models.stages.sample_grid import save_model, write_sample_grid
+from osmf_models.stages.sample_grid import write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.best import BestWeights, Judgement, StoppingRule
+from osmf_models.training.hand_over import HandOver
 from osmf_models.training.loop import train
 from osmf_models.training.memory import check_memory
 from osmf_models.training.pair_errors import EvaluatedPairs, held_out_pairs, judge_pairs
@@ -105,11 +107,17 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
     known = known_reference(engine, inputs, draw, held_out, config)
     reference_of = frozen_copy(engine, inputs, config) if dpo.reference == "forward" else noted(engine, known)
     step_loss = preference_step(engine, ahead(draw, config), reference_of, dpo)
-    watch = best_weights(engine, inputs, held_out, known, arguments) if dpo.evaluate_every else None
-    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed, watch)
+    hand_over = HandOver(engine, dpo.training, config.model.published)
+
+    def judged_now() -> PairErrors:
+        with hand_over.average.swapped_in():
+            return judged_by(engine, export, held_out, dpo)
+
+    watch = best_weights(judged_now, hand_over, held_out, known, arguments) if dpo.evaluate_every else None
+    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed, watch, companion=hand_over)
     if watch is None:
-        errors = judged_by(engine, export, held_out, dpo)
-        save_model(engine.module, arguments.output / "model")
+        errors = judged_now()
+        hand_over.save_model(arguments.output / "model")
     device = engine.device
     engine.destroy()
     if zero.rank() != 0:
@@ -137,7 +145,7 @@ def load_policy(inputs: Inputs, config: RunConfig) -> GMllm:
     model = load_gmllm(inputs.pretrained, inputs.export)
     if config.model.published is not None:
         choose_trained(model, config.model.published)
-    check_memory(model, config)
+    check_memory(model, config, config.dpo.training)
     return prepare_layers(model, config.execution, config.zero)
 
 
@@ -205,22 +213,26 @@ def frozen_copy(engine: Any, inputs: Inputs, config: RunConfig) -> ReferenceOf:
 
 
 def best_weights(
-    engine: Any, inputs: Inputs, held_out: pd.DataFrame, known: ReferenceErrors, arguments: StageArguments
+    judged_now: Callable[[], PairErrors],
+    hand_over: HandOver,
+    held_out: pd.DataFrame,
+    known: ReferenceErrors,
+    arguments: StageArguments,
 ) -> BestWeights:
-    """Returns what judges held-out pairs during training and keeps the best weights."""
+    """Returns what judges held-out pairs during training and keeps the best of what could be handed over."""
     dpo, training = arguments.config.dpo, arguments.config.dpo.training
     rule = StoppingRule(
         dpo.evaluate_every, dpo.patience, dpo.chosen_error_slack, training.num_steps, training.checkpoint_every
     )
 
     def judge(step: int) -> tuple[Judgement, PairErrors]:
-        errors = judged_by(engine, inputs.export, held_out, dpo)
+        errors = judged_now()
         judged = judged_pairs(errors, known, held_out)
         by_group = accuracy_by_group(judged.margins(dpo.beta), judged.group_index)
         chosen = (float(errors.chosen.mean()), float(judged.reference.chosen.mean()))
         return Judgement(step, sum(by_group.values()) / len(by_group), *chosen), errors
 
-    return BestWeights(arguments.output / "best", rule, judge, lambda folder: save_model(engine.module, folder))
+    return BestWeights(arguments.output / "best", rule, judge, hand_over.save_model)
 
 
 def judged_by(engine: Any, export: TrainingExport, held_out: pd.DataFrame, dpo: DpoConfig) -> PairErrors:

@@ -31,9 +31,10 @@ from osmf_models.objectives.comprehension import choice_loss, description_loss, 
 from osmf_models.objectives.generation import generation_loss, scene_errors
 from osmf_models.records import ExportManifest
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
-from osmf_models.stages.sample_grid import save_model, write_sample_grid
+from osmf_models.stages.sample_grid import write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.choice_figures import choice_figures
+from osmf_models.training.hand_over import HandOver
 from osmf_models.training.loop import StepLoss, train
 from osmf_models.training.memory import check_memory
 
@@ -62,12 +63,14 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     prepare_layers(model, config.execution, config.zero)
     engine = zero.build_engine(model, config.zero, config.pretraining.training)
     step_loss = pretraining_loss(engine, export, config)
-    result = train(engine, step_loss, config.pretraining.training, arguments.output, arguments.is_resumed)
-    pipeline = save_model(model, arguments.output / "model")
+    training, output = config.pretraining.training, arguments.output
+    hand_over = HandOver(engine, training, config.model.published)
+    result = train(engine, step_loss, training, output, arguments.is_resumed, companion=hand_over)
+    pipeline = hand_over.save_model(output / "model")
     device = engine.device
     engine.destroy()
     if pipeline is not None:
-        write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
+        write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
@@ -85,11 +88,11 @@ def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -
     """
     if config.model.published is None:
         model = GMllm.build(config.model, manifest, texts)
-        check_memory(model, config)
+        check_memory(model, config, config.pretraining.training)
         return model
     if config.pretraining.choice_batch_size:
         raise ValueError("pretraining.choice_batch_size must be 0: published parts are not asked about pictures.")
-    check_memory(build_published(config.model, manifest, has_weights=False), config)
+    check_memory(build_published(config.model, manifest, has_weights=False), config, config.pretraining.training)
     dtype = torch.bfloat16 if config.zero.precision == "bf16" else torch.float32
     return build_published(config.model, manifest, dtype)
 

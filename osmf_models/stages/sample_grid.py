@@ -1,6 +1,6 @@
-"""Saves a trained model as a pipeline, and shows the same products for the same groups from the same noise each time.
+"""Shows what a model draws: the same products for the same groups from the same noise each time.
 
-Judging pictures belongs in `osmf_models/evaluation`.
+Saving a model belongs in `training/hand_over.py`, judging pictures in `osmf_models/evaluation`.
 """
 
 from __future__ import annotations
@@ -13,31 +13,9 @@ from PIL import Image
 
 from osmf_models.config import PretrainingConfig
 from osmf_models.data.dataset import TrainingExport
-from osmf_models.model.gmllm import GMllm
-from osmf_models.model.lora import merged
 from osmf_models.model.pipeline import GroupAdPipeline
-from osmf_models.training import zero
 
 _SHOWN_PX = 128
-
-
-def save_model(model: GMllm, folder: Path) -> GroupAdPipeline | None:
-    """Saves the model's parts in their libraries' formats and returns the pipeline read back, on rank 0 only.
-
-    Whatever the precision of training, the weights are handed over in fp32, so that all parts load alike.
-    """
-    with zero.whole_parameters(model):
-        trained_dtype = model.denoiser.dtype
-        if zero.rank() == 0:
-            with merged(model):
-                GroupAdPipeline.of(model).save_pretrained(folder, safe_serialization=True)
-    zero.barrier()
-    if zero.rank() != 0:
-        return None
-    pipeline = GroupAdPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    if trained_dtype != torch.float32:
-        pipeline.save_pretrained(folder, safe_serialization=True)
-    return pipeline
 
 
 def write_sample_grid(pipeline: GroupAdPipeline, export: TrainingExport, config: PretrainingConfig, path: Path) -> None:

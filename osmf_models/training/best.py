@@ -90,7 +90,7 @@ class BestWeights:
         folder: where the weights of the best steps and the history lie.
         rule: when to judge, what is best, when to stop.
         judge: steps done → judgement and the policy's errors on held-out pairs, equal on all processes.
-        save_model: writes the present weights to a folder.
+        save_model: writes what would be handed over now to a folder.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -41,6 +41,20 @@ OnPhase = Callable[[str, int], None]
 
 # Settings that may change between a checkpoint and going on from it: the course of training does not depend on them.
 _FREE_SETTINGS = ("log_every", "checkpoint_every", "max_skipped_steps")
+_IF_UNTOLD = {"ema_decay": 0.0}  # what a checkpoint was trained with that does not name the setting
+
+
+class Companion(Protocol):
+    """Goes along with the weights of a training and is saved with them; every process calls it."""
+
+    def after_update(self) -> None:
+        """Is told that a step was taken, and not skipped."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what it needs into the folder of a checkpoint."""
+
+    def load(self, folder: Path) -> None:
+        """Takes up what `save` wrote, once the weights of the checkpoint are in their place."""
 
 
 def tell_nobody(phase: str, step: int) -> None:
@@ -48,7 +62,12 @@ def tell_nobody(phase: str, step: int) -> None:
 
 
 def save_checkpoint(
-    engine: Any, folder: Path, step: int, config: TrainingConfig, on_phase: OnPhase = tell_nobody
+    engine: Any,
+    folder: Path,
+    step: int,
+    config: TrainingConfig,
+    on_phase: OnPhase = tell_nobody,
+    companion: Companion | None = None,
 ) -> None:
     """Writes the state after `step` steps and points at it; the one before is kept, all others are removed."""
     tag, temporary = checkpoint_tag(step), f"tmp-{step:07d}"
@@ -61,6 +80,8 @@ def save_checkpoint(
     zero.barrier()
     on_phase("shards", step)
     zero.save_sharded(engine, folder, temporary, {"step": step})
+    if companion is not None:
+        companion.save(folder / temporary)
     zero.barrier()
     if is_first:
         on_phase("manifest", step)
@@ -75,7 +96,7 @@ def save_checkpoint(
     zero.barrier()
 
 
-def load_checkpoint(engine: Any, folder: Path, config: TrainingConfig) -> int:
+def load_checkpoint(engine: Any, folder: Path, config: TrainingConfig, companion: Companion | None = None) -> int:
     """Restores the newest whole checkpoint and returns the number of steps behind it.
 
     One that another number of processes wrote is converted first.
@@ -88,13 +109,16 @@ def load_checkpoint(engine: Any, folder: Path, config: TrainingConfig) -> int:
     if zero.rank() == 0:
         logger.info("going on from %s", folder / tag)
     if origin.zero_stage == now.zero_stage and (origin.world_size == now.world_size or not now.zero_stage):
-        return int(zero.load_sharded(engine, folder, tag)["step"])
-    if zero.rank() == 0:
-        logger.warning(
-            "checkpoint %s was written by %d processes under ZeRO-%d: converting it for %d under ZeRO-%d",
-            *(tag, origin.world_size, origin.zero_stage, now.world_size, now.zero_stage),
-        )
-    load_converted(engine, folder / tag, origin.zero_stage, now.zero_stage)
+        zero.load_sharded(engine, folder, tag)
+    else:
+        if zero.rank() == 0:
+            logger.warning(
+                "checkpoint %s was written by %d processes under ZeRO-%d: converting it for %d under ZeRO-%d",
+                *(tag, origin.world_size, origin.zero_stage, now.world_size, now.zero_stage),
+            )
+        load_converted(engine, folder / tag, origin.zero_stage, now.zero_stage)
+    if companion is not None:
+        companion.load(folder / tag)
     return origin.step
 
 
@@ -125,10 +149,11 @@ def _checkpoint_for(engine: Any, folder: Path, config: TrainingConfig) -> tuple[
             f"{folder / tag} is of another model (names, shapes or precision of parameters): resume with the recipe and"
             " overrides that it was trained with, or start afresh without --resume."
         )
+    before = {**_IF_UNTOLD, **origin.settings}
     changed = [
-        f"{name} was {origin.settings.get(name)}, is {value}"
+        f"{name} was {before.get(name)}, is {value}"
         for name, value in now.settings.items()
-        if origin.settings.get(name) != value
+        if before.get(name) != value
     ]
     if changed:
         raise ValueError(

@@ -21,7 +21,14 @@ from torch import Tensor
 from osmf_models.config import TrainingConfig
 from osmf_models.records import CHECKPOINTS_NAME, HEARTBEAT_NAME
 from osmf_models.training import zero
-from osmf_models.training.checkpoint import OnPhase, load_checkpoint, save_checkpoint, set_aside, tell_nobody
+from osmf_models.training.checkpoint import (
+    Companion,
+    OnPhase,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+    tell_nobody,
+)
 from osmf_models.training.skipping import take_step
 from osmf_models.training.tracking import Tracker
 
@@ -106,6 +113,7 @@ def train(
     is_resumed: bool = False,
     watch: Watch | None = None,
     on_phase: OnPhase = tell_nobody,
+    companion: Companion | None = None,
 ) -> TrainingResult:
     """Trains to `config.num_steps`, or until `watch` ends it, from the newest whole checkpoint if `is_resumed`.
 
@@ -119,6 +127,7 @@ def train(
         is_resumed: go on; without it, checkpoints of an earlier run are set aside.
         watch: looks at the model after each step.
         on_phase: told (phase, step) as each step, each report and each of `checkpoint.PHASES` begins.
+        companion: goes along with the weights, before `watch` looks at them.
 
     Raises:
         ValueError: on all ranks alike, when too many steps are skipped, when a loss that was learned from or, before
@@ -127,7 +136,7 @@ def train(
     checkpoints = output / CHECKPOINTS_NAME
     first_step = 0
     if is_resumed:
-        first_step = load_checkpoint(engine, checkpoints, config)
+        first_step = load_checkpoint(engine, checkpoints, config, companion)
     else:
         set_aside(checkpoints)
     tracker = Tracker(output, zero.rank(), first_step)
@@ -140,7 +149,7 @@ def train(
     done = first_step
     for step in range(first_step, config.num_steps):
         on_phase("step", step)
-        unread |= _step(engine, step_loss, step, config)
+        unread |= _step(engine, step_loss, step, config, companion)
         done = step + 1
         if watch is not None and (watched := watch.after_step(done)):
             tracker.log(done, watched)
@@ -161,7 +170,7 @@ def train(
         if (is_saved or is_last) and not zero.has_finite_weights(engine.module):
             raise ValueError(f"after step {step} a weight is no finite number: lower the learning rate.")
         if is_saved:
-            save_checkpoint(engine, checkpoints, done, config, on_phase)
+            save_checkpoint(engine, checkpoints, done, config, on_phase, companion)
         if is_over:
             break
     seconds = (time.monotonic() - started) / max(1, done - first_step)
@@ -169,11 +178,15 @@ def train(
     return TrainingResult(first_step, done, {**final, "num_skipped_steps": float(engine.skipped_steps)}, seconds)
 
 
-def _step(engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig) -> dict[int, dict[str, Tensor]]:
+def _step(
+    engine: Any, step_loss: StepLoss, step: int, config: TrainingConfig, companion: Companion | None
+) -> dict[int, dict[str, Tensor]]:
     """Takes one step and returns its metrics by its number, or nothing when it was skipped."""
     before = engine.skipped_steps
     metrics = train_step(engine, step_loss, step, config)
     if engine.skipped_steps == before:
+        if companion is not None:
+            companion.after_update()
         return {step: metrics}
     own, count = float(metrics["loss"]), engine.skipped_steps
     if zero.rank() == 0 or not math.isfinite(own):

@@ -1,4 +1,4 @@
-"""What weights, gradients and optimiser take of a device's memory, told before they are put there.
+"""What weights, their average, gradients and optimiser take of a device's memory, told before they are put there.
 
 Activations, which depend on the batch, are not counted: what is refused here cannot fit, what passes may still not.
 """
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from osmf_models.config import RunConfig, ZeroConfig
+from osmf_models.config import RunConfig, TrainingConfig, ZeroConfig
 from osmf_models.model.gmllm import GMllm
 from osmf_models.training import zero as processes
 
 _GB = 1e9
-_MOMENTS, _MASTER = 8, 4  # bytes of fp32: Adam's two moments; the copy that bf16 weights are updated from
+# Bytes of fp32: Adam's two moments, the copy that bf16 weights are updated from, the running average.
+_MOMENTS, _MASTER, _AVERAGE = 8, 4, 4
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,28 @@ class MemoryNeed:
     weights: float
     gradients: float
     optimizer: float
+    average: float
     arithmetic: str
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.weights + self.gradients + self.optimizer
+        return self.weights + self.gradients + self.optimizer + self.average
 
 
-def memory_need(num_parameters: int, num_trainable: int, zero: ZeroConfig, world_size: int) -> MemoryNeed:
+def memory_need(
+    num_parameters: int, num_trainable: int, zero: ZeroConfig, world_size: int, has_average: bool = False
+) -> MemoryNeed:
     """Returns what a process needs: ZeRO shares the optimiser from stage 1 on, gradients from 2, weights from 3.
+
+    The average of the weights is shared under all stages.
 
     Args:
         num_parameters: of the whole model.
         num_trainable: of them, those that are trained.
         zero: stage and precision.
         world_size: processes that share.
+        has_average: whether a running average of the trained weights is kept.
     """
     is_bf16 = zero.precision == "bf16"
     width, state = (2, _MASTER + _MOMENTS) if is_bf16 else (4, _MOMENTS)
@@ -53,21 +60,26 @@ def memory_need(num_parameters: int, num_trainable: int, zero: ZeroConfig, world
         f"gradients {num_trainable:,} x {width} B / {over[1]} = {gradients / _GB:.1f} GB, "
         f"optimiser {num_trainable:,} x {state} B / {over[2]} = {optimizer / _GB:.1f} GB"
     )
-    return MemoryNeed(weights, gradients, optimizer, arithmetic)
+    if not has_average:
+        return MemoryNeed(weights, gradients, optimizer, 0.0, arithmetic)
+    average = num_trainable * _AVERAGE / world_size
+    arithmetic += f", average {num_trainable:,} x {_AVERAGE} B / {world_size} = {average / _GB:.1f} GB"
+    return MemoryNeed(weights, gradients, optimizer, average, arithmetic)
 
 
-def check_memory(model: GMllm, config: RunConfig) -> None:
+def check_memory(model: GMllm, config: RunConfig, training: TrainingConfig) -> None:
     """Compares what a model needs with what this process's device has.
 
     Args:
         model: weights are not looked at; they may lie on the meta device.
         config: precision and ZeRO stage.
+        training: whether an average is kept.
 
     Raises:
         ValueError: when it cannot fit.
     """
     count, num_trainable = sum(model.num_parameters().values()), sum(model.num_trainable_parameters().values())
-    need = memory_need(count, num_trainable, config.zero, processes.world_size())
+    need = memory_need(count, num_trainable, config.zero, processes.world_size(), training.ema_decay > 0.0)
     has = device_bytes(processes.device())
     if need.total > has:
         raise ValueError(

@@ -11,7 +11,7 @@ import io
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,9 +125,9 @@ def build_engine(model: nn.Module, zero: ZeroConfig, training: TrainingConfig) -
 
 
 @contextmanager
-def whole_parameters(model: nn.Module) -> Iterator[None]:
-    """Makes every parameter of `model` whole on every process, whatever the ZeRO stage; all must enter."""
-    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+def whole_parameters(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Makes `parameters` whole on every process, whatever the ZeRO stage; all must enter."""
+    with deepspeed.zero.GatheredParameters(list(parameters)):
         yield
 
 
@@ -200,6 +200,14 @@ def convert_to_universal(checkpoint: Path, target: Path) -> None:
         ds_to_universal.main(arguments)
 
 
+def read_sharded(checkpoint: Path) -> dict[str, Tensor]:
+    """Returns the whole weights, by name, of a ZeRO-1, 2 or 3 checkpoint, trained ones in fp32; verify it first."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.parent), checkpoint.name))
+
+
 def load_universal(engine: Any, folder: Path, tag: str) -> dict[str, Any]:
     """Reads what `convert_to_universal` wrote to `folder/tag` and returns the client state; all must call it."""
     engine._config.load_universal_checkpoint = True
@@ -257,6 +265,12 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     values = values.detach().clone()
     dist.all_reduce(values)
     return values / dist.get_world_size()
+
+
+def filled_by_ranks(values: Tensor) -> Tensor:
+    """Fills fp32 `values`, each set by one process at most and 0 elsewhere, in place; all bring the same shape."""
+    dist.all_reduce(values.view(torch.int32))  # the sum of floats would make 0.0 of -0.0
+    return values
 
 
 def from_first(values: Tensor) -> Tensor:

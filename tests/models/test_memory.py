@@ -80,6 +80,9 @@ def test_need_of_hand_sized_models():
     fp32 = memory_need(100, 10, ZeroConfig(0, "fp32"), 2)
     assert (fp32.weights, fp32.gradients, fp32.optimizer, fp32.total) == (400, 40, 80, 520)
     assert "weights 100 x 4 B / 1" in fp32.arithmetic
+    averaging = memory_need(100, 10, ZeroConfig(0, "fp32"), 2, has_average=True)
+    assert (averaging.average, averaging.total) == (20, 540)
+    assert averaging.arithmetic.endswith("average 10 x 4 B / 2 = 0.0 GB")
 
 
 def test_recipe_of_published_parts_has_the_parameters_that_its_docstring_tells(folders):
@@ -91,9 +94,10 @@ def test_recipe_of_published_parts_has_the_parameters_that_its_docstring_tells(f
     trained = {name: round(count / 1e6) for name, count in model.num_trainable_parameters().items()}
     assert trained == {"backbone": 35, "group_encoder": 67, "connector": 202, "denoiser": 28, "autoencoder": 0}
     total, num_trainable = sum(model.num_parameters().values()), sum(model.num_trainable_parameters().values())
-    need = memory_need(total, num_trainable, recipe.zero, 1)
+    need = memory_need(total, num_trainable, recipe.zero, 1, recipe.pretraining.training.ema_decay > 0.0)
     assert (round(total / 1e6), round(num_trainable / 1e6)) == (4376, 332)
     assert (round(need.weights / 1e9, 1), round((need.gradients + need.optimizer) / 1e9, 1)) == (8.8, 4.6)
+    assert round(need.average / 1e9, 1) == 1.3
 
 
 def test_recipe_that_cannot_fit_is_refused_before_a_weight_is_read(folders, export_folder, tmp_path):

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_checkpoints import write_backbone, write_deep_compression, write_sana
 from test_stages import run, succeed
 
 from osmf_models.model.pipeline import GroupAdPipeline
+from osmf_models.training.hand_over import export_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +95,24 @@ def test_resumed_training_goes_on_to_the_same_numbers(pretrained, export_folder,
     assert again["artifacts"] == record["artifacts"]
 
 
+def check_exported(output: Path, folder: Path) -> None:
+    """Half way all is there that is there in the end: what is frozen has the same weights, what is trained others."""
+    export_checkpoint(output / "checkpoints" / "step-0000002", folder)
+    names = [{path.relative_to(one) for path in one.rglob("*.*")} for one in (folder, output / "model")]
+    assert names[0] == names[1]
+    for name in names[0]:
+        if name.suffix != ".safetensors" or name.parts[0] == "autoencoder":
+            assert (folder / name).read_bytes() == (output / "model" / name).read_bytes(), name
+    half, whole = (load_file(one / "backbone" / "model.safetensors") for one in (folder, output / "model"))
+    equal = {key for key in whole if torch.equal(half[key], whole[key])}
+    assert all(("_proj." in key and "language_model" in key) != (key in equal) for key in whole)
+
+
+def test_checkpoint_is_exported_with_everything_in_it(pretrained, tmp_path):
+    output, _ = pretrained
+    check_exported(output, tmp_path / "out")
+
+
 @pytest.mark.parametrize("reference", ["cached", "forward"])
 def test_group_dpo_trains_additions_to_what_pretraining_left(pretrained, export_folder, tmp_path, reference):
     """No folder is named: the handed-over model is whole, and additions of zero make it its own reference."""
@@ -111,6 +132,7 @@ def test_two_ranks_under_zero(pretrained, export_folder, folders, tmp_path, stag
     arguments = ("--data", export_folder, *changed, *folders)
     succeed("pretrain", *arguments, output=tmp_path, num_processes=2, recipe="qwen3_vl_sana")
     assert losses(tmp_path) == pytest.approx(losses(output), rel=1e-4 if precision == "fp32" else 0.05)
+    check_exported(tmp_path, tmp_path / "exported")
 
 
 def test_recipe_without_folders_says_how_to_name_them(export_folder, tmp_path):

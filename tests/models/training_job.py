@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from osmf_models.config import TrainingConfig, ZeroConfig
 from osmf_models.records import CHECKPOINT_POINTER_NAME, CHECKPOINTS_NAME
 from osmf_models.training import zero
+from osmf_models.training.averages import WeightAverage
 from osmf_models.training.loop import StepLoss, train
+from osmf_models.training.masters import Piece, held_pieces, whole_weights
 
 BATCH_SIZE = 4
 _FORKS = multiprocessing.get_context("forkserver")
@@ -60,7 +63,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended: exit codes (-9 is SIGKILL), and by rank the model's hash, or what was raised; the losses."""
+    """How it ended: exit codes (-9 is SIGKILL), and by rank the model's hash, or what was raised; the losses.
+
+    `averaged` is what the first process saw of a run with an average, see `Averaged`.
+    """
 
     exit_codes: list[int]
     weights: list[str]
@@ -68,6 +74,22 @@ class Outcome:
     logs: list[str]
     losses: dict[int, float]
     num_skipped_steps: list[int]
+    averaged: Averaged | None
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """All weights of the model, flattened: as AdamW has them before each step and after the last, and their averages.
+
+    `swapped_in` is what the model computed with while the average stood in its place; `is_given_back` whether it had
+    its own weights afterwards, bit for bit.
+    """
+
+    weights: list[list[float]]
+    averages: list[list[float]]
+    num_updates: int
+    swapped_in: list[float]
+    is_given_back: bool
 
 
 def run(job: Job) -> Outcome:
@@ -95,6 +117,7 @@ def run(job: Job) -> Outcome:
         [(job.output / f"rank-{rank}.log").read_text() for rank in range(job.world_size)],
         {record["step"]: record["train/loss"] for record in records},
         [report.get("num_skipped_steps", 0) for report in reports],
+        Averaged(**reports[0]["averaged"]) if reports[0].get("averaged") else None,
     )
 
 
@@ -142,18 +165,52 @@ def _train(job: Job, rank: int) -> dict[str, object]:
     with zero.process_group():
         model = initial_model()
         engine = zero.build_engine(model, job.zero, job.config)
+        average = WeightAverage(engine, job.config.ema_decay)
+        seen: list[tuple[list[float], list[float]]] = []
+
+        def look() -> None:
+            if average.is_on:
+                seen.append((flattened(engine, held_pieces(engine)), flattened(engine, average.pieces)))
 
         def on_phase(phase: str, step: int) -> None:
             if (phase, step, rank) == job.killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if phase == "step":
+                look()
 
         try:
-            result = train(engine, _loss(engine, job, rank), job.config, job.output, job.is_resumed, on_phase=on_phase)
-            with zero.whole_parameters(model):
+            step_loss = _loss(engine, job, rank)
+            result = train(
+                engine, step_loss, job.config, job.output, job.is_resumed, on_phase=on_phase, companion=average
+            )
+            with zero.whole_parameters(model.parameters()):
                 weights = weights_sha256(model)
+            look()
+            averaged = _swapped(model, average, seen) if average.is_on else None
         finally:
             engine.destroy()
-    return {"weights": weights, "num_skipped_steps": int(result.final_metrics["num_skipped_steps"])}
+    num_skipped_steps = int(result.final_metrics["num_skipped_steps"])
+    return {"weights": weights, "num_skipped_steps": num_skipped_steps, "averaged": averaged}
+
+
+def flattened(engine: Any, pieces: list[Piece]) -> list[float]:
+    """Returns the weights that the pieces of all processes make up, on the first process."""
+    return [value for weight in whole_weights(engine, pieces).values() for value in weight.flatten().tolist()]
+
+
+def _swapped(model: nn.Module, average: WeightAverage, seen: list[tuple[list[float], list[float]]]) -> dict[str, Any]:
+    """Returns the fields of `Averaged`."""
+
+    def now() -> list[float]:
+        with zero.whole_parameters(model.parameters()):
+            return [value for parameter in model.parameters() for value in parameter.detach().flatten().tolist()]
+
+    before = now()
+    with average.swapped_in():
+        inside = now()
+    weights, averages = ([one[index] for one in seen] for index in (0, 1))
+    told = {"weights": weights, "averages": averages, "num_updates": average.num_updates}
+    return {**told, "swapped_in": inside, "is_given_back": now() == before}
 
 
 def _loss(engine: Callable[[Tensor], Tensor], job: Job, rank: int) -> StepLoss:

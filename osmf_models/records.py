@@ -62,6 +62,24 @@ EXPORT_TABLES = {
 }
 
 
+GENERATED_NAME = "generated.parquet"  # what stage `generate` says of each picture asked for
+GENERATED_COLUMNS = (
+    "scope",
+    "group_id",
+    "is_scope_root",
+    "product_id",
+    "picture_path",
+    "picture_sha256",
+    "seed",
+    "artifact_sha256",
+    "num_inference_steps",
+    "guidance_scale",
+    "scene_distance",
+    "clipped_share",
+    "refusal",
+)
+
+
 @dataclass(frozen=True)
 class ExportFile:
     """One shard of an export.

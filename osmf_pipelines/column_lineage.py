@@ -46,6 +46,8 @@ _EXPORTED_ROWS = """group_features.group_id products.product_id creatives.creati
 _MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "chosen_only_model", "shuffled_dpo_model")
 _MODEL_PATHS = " ".join(f"{model}.model_path" for model in _MODELS)
 
+_DRAWN_FROM = "training_export.data_hash registered_model.artifact_sha256"
+
 
 def _model(*inputs: str) -> _Derivation:
     trained_on = " ".join(
@@ -224,6 +226,31 @@ _DERIVATIONS = {
         model_version | -
         alias         | -
         mlflow_run_id | -""",
+    ),
+    "generated_creatives": _Derivation(
+        ("training_export", "registered_model"),
+        f"""
+        scope               | {_DRAWN_FROM}
+        group_id            | {_DRAWN_FROM}
+        is_scope_root       | {_DRAWN_FROM}
+        product_id          | {_DRAWN_FROM}
+        picture_path        | {_DRAWN_FROM}
+        picture_sha256      | {_DRAWN_FROM}
+        seed                | registered_model.artifact_sha256
+        num_inference_steps | -
+        guidance_scale      | -
+        scene_distance      | {_DRAWN_FROM}
+        clipped_share       | {_DRAWN_FROM}
+        refusal             | {_DRAWN_FROM}""",
+    ),
+    "serving_map": _Derivation(
+        ("generated_creatives",),
+        """
+        entry     | -
+        scope     | user_groups.scope group_features.scope
+        cell      | user_groups.cell
+        group_id  | user_groups.group_id group_features.group_id
+        drawn_for | generated_creatives.group_id,refusal""",
     ),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from osmf_pipelines.assets.bronze import build_bronze_asset
+from osmf_pipelines.assets.creatives import build_serving_assets
 from osmf_pipelines.assets.dimensions import build_dimension_assets
 from osmf_pipelines.assets.exposures import build_exposure_assets
 from osmf_pipelines.assets.groups import build_export_asset, build_group_assets
@@ -61,7 +62,7 @@ def build_defs(
         *build_policy_assets(partitions, settings),
     ]
     if has_pictures:
-        assets += [build_export_asset(partitions), *build_model_assets(partitions)]
+        assets += [build_export_asset(partitions), *build_model_assets(partitions), *build_serving_assets(partitions)]
     if key_prefix:
         assets = [_with_prefix(asset, key_prefix) for asset in assets]
     keys = {key.path[-1]: key for asset in assets for key in asset.keys}

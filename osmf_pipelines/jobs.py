@@ -35,6 +35,7 @@ MODELS = (
     "evaluation_report",
     "registered_model",
 )
+SERVING = ("generated_creatives", "serving_map")
 CONTROLS = ("chosen_only_model", "shuffled_dpo_model", "evaluation_report")
 
 
@@ -63,4 +64,6 @@ def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.Un
         jobs.append(job("train_and_evaluate", MODELS, description, **limit))
         description = "Two more controls of the models as of a day, which are judged again beside them."
         jobs.append(job("train_controls", CONTROLS, description, **limit))
+        description = "Pictures by the champion for the groups and products as of a day, and the map to serve them by."
+        jobs.append(job("generate", SERVING, description, **limit))
     return jobs

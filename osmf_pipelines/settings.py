@@ -134,6 +134,18 @@ class Settings(BaseSettings):
         default=0.8, ge=0, le=1, description="a model below this mean picture quality gets no alias"
     )
 
+    max_scene_distance: float = Field(
+        default=2.5,
+        gt=0,
+        description="a drawn picture is not shown above this distance from logged ones (docs/serving.md)",
+    )
+    max_clipped_excess: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="nor with a share of blown-out colour values above theirs by more than this",
+    )
+
     @field_validator("spark_conf")
     @classmethod
     def _check_spark_conf(cls, conf: dict[str, str]) -> dict[str, str]:

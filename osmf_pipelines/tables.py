@@ -447,6 +447,43 @@ _LATER_TABLES = (
     mlflow_run_id     | string | the MLflow run that logged it"""),
         partition_column="as_of_date",
     ),
+    Table(
+        "generated_creatives",
+        "one row per (as_of_date, group_id, product_id) that was asked for",
+        _columns("""
+    as_of_date        | date   | day whose groups and products are drawn for
+    scope             | string | leaf category
+    group_id          | string | for whom
+    is_scope_root     | boolean | for everyone of the scope
+    product_id        | string | of what
+    picture_path      | string | PNG file, null where the model drew no numbers
+    picture_sha256    | string | of the file
+    seed              | bigint | of the noise that it was drawn from
+    model_version     | bigint | version in the registry that drew it
+    artifact_sha256   | string | hash over the model's files
+    num_inference_steps | int    | solver steps
+    guidance_scale    | double | on the group
+    scene_distance    | double | mean deviation of its scene's statistics from logged pictures, in standard deviations
+    clipped_share     | double | share of its scene's colour values at 0 or 255
+    refusal           | string | why it must not be shown, null where it may"""),
+        partition_column="as_of_date",
+    ),
+    Table(
+        "serving_map",
+        "one row per (as_of_date, rule) and per (as_of_date, group_id, product_id) that has a picture",
+        _columns("""
+    as_of_date        | date   | day of the rules and pictures
+    entry             | string | `rule`: who is in a group; `picture`: what the group is shown
+    scope             | string | leaf category
+    cell              | string | of a rule: user attributes, or `everyone` for whoever is in no other cell of the scope
+    group_id          | string | the group
+    product_id        | string | of a picture: the product
+    drawn_for         | string | of a picture: group that it was drawn for, this one or the scope's root
+    picture_path      | string | of a picture: PNG file
+    picture_sha256    | string | of a picture: of the file
+    model_version     | bigint | of a picture: version in the registry that drew it"""),
+        partition_column="as_of_date",
+    ),
 )
 
 TABLES: dict[str, Table] = {table.name: table for table in (*_TABLES, *_MODEL_TABLES, *_LATER_TABLES)}

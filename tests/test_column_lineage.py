@@ -32,6 +32,8 @@ WITHOUT_ORIGIN = {
     "truth_report": {"measure"},
     "policy_values": {"users", "estimator"},
     "evaluation_report": {"arm", "report_path"},
+    "generated_creatives": {"num_inference_steps", "guidance_scale"},
+    "serving_map": {"entry"},
     "registered_model": {"model_name", "model_version", "alias", "mlflow_run_id"},
 }
 

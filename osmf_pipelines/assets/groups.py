@@ -64,6 +64,7 @@ def as_of_asset(
     deps: Sequence[str | dg.AssetDep],
     compute: Compute,
     partitions: dg.DailyPartitionsDefinition,
+    group: str = "pairs",
 ) -> dg.AssetsDefinition:
     """Returns the asset that computes tables as of a day.
 
@@ -73,11 +74,12 @@ def as_of_asset(
         deps: what they are computed from.
         compute: publishes them.
         partitions: days.
+        group: under which Dagster shows it.
     """
 
     @dg.multi_asset(
         name=name,
-        specs=asset_specs(tables, deps=deps, group="pairs", partitions=partitions),
+        specs=asset_specs(tables, deps=deps, group=group, partitions=partitions),
         check_specs=check_specs(tables),
         pool="spark",
     )

@@ -92,10 +92,10 @@ def _trained(
     """An asset of a model; only what DeepSpeed trains is spread over processes."""
 
     def train(lake: LakeResource, trainer: Trainer, day: date) -> Result:
-        arguments = ["--recipe", lake.settings.recipe, "--data", str(_export_folder(lake, day)), *flags]
-        made_of = [_published(lake, "training_export", day)["data_hash"]]
+        arguments = ["--recipe", lake.settings.recipe, "--data", str(export_folder(lake, day)), *flags]
+        made_of = [published(lake, "training_export", day)["data_hash"]]
         if "pretrained_model" in inputs:
-            pretrained = _published(lake, "pretrained_model", day)
+            pretrained = published(lake, "pretrained_model", day)
             arguments += ["--pretrained", pretrained["model_path"]]
             made_of.append(pretrained["artifact_sha256"])
         # What a run is made of names its folder, so that only the same run goes on where it stopped.
@@ -140,7 +140,7 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         output = lake.settings.home / "evaluations" / str(day)
         group_cells = lake.settings.home / "evaluations" / f"{day}-group-cells.parquet"
         _write_group_cells(lake, day, group_cells)
-        arguments = ["--data", str(_export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
+        arguments = ["--data", str(export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
         arguments += ["--group-cells", str(group_cells)]
         controls, left_out = _controls(lake, day)
         champion = _champion_arm(lake, day)
@@ -167,8 +167,8 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
 def _controls(resource: LakeResource, day: date) -> tuple[list[str], dict[str, str]]:
     """Returns the controls to judge beside the models, and why others are left out."""
     made_of = {
-        "pretrained_sha256": _published(resource, "pretrained_model", day)["artifact_sha256"],
-        "data_hash": _published(resource, "training_export", day)["data_hash"],
+        "pretrained_sha256": published(resource, "pretrained_model", day)["artifact_sha256"],
+        "data_hash": published(resource, "training_export", day)["data_hash"],
     }
     judged, left_out = [], {}
     for name in CONTROLS:
@@ -183,9 +183,9 @@ def _controls(resource: LakeResource, day: date) -> tuple[list[str], dict[str, s
 
 
 def _champion_arm(lake: LakeResource, day: date) -> ChampionArm:
-    judged = {_published(lake, model, day)["artifact_sha256"] for model in MODELS}
+    judged = {published(lake, model, day)["artifact_sha256"] for model in MODELS}
     folder = lake.settings.home / "evaluations" / f"{day}-champion"
-    return champion_arm(Registry(lake.settings), _export_folder(lake, day), judged, folder)
+    return champion_arm(Registry(lake.settings), export_folder(lake, day), judged, folder)
 
 
 def _write_group_cells(resource: LakeResource, day: date, path: Path) -> None:
@@ -211,9 +211,9 @@ def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefi
     def register(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         settings = lake.settings
         model = _model_folder(lake, "group_dpo_model", day)
-        arguments = ["--data", str(_export_folder(lake, day)), "--model", str(model), "--name", settings.model_name]
+        arguments = ["--data", str(export_folder(lake, day)), "--model", str(model), "--name", settings.model_name]
         arguments += ["--tracking-uri", settings.tracking_uri, "--lake", settings.lake_root]
-        arguments += ["--evaluation", str(_published(lake, "evaluation_report", day)["report_path"])]
+        arguments += ["--evaluation", str(published(lake, "evaluation_report", day)["report_path"])]
         run = trainer.run("register", arguments, settings.home / "registrations" / str(day), run_name=f"{name} {day}")
         record = run.record
         number = int(record["model_version"])
@@ -230,15 +230,21 @@ def _registered_model(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefi
     return _stage_asset(name, inputs, "mlflow", register, partitions)
 
 
-def _export_folder(resource: LakeResource, day: date) -> Path:
-    return Path(_published(resource, "training_export", day)["export_path"])
+def export_folder(resource: LakeResource, day: date) -> Path:
+    """Returns where the training export of a day lies."""
+    return Path(published(resource, "training_export", day)["export_path"])
 
 
 def _model_folder(resource: LakeResource, name: str, day: date) -> Path:
-    return Path(_published(resource, name, day)["model_path"])
+    return Path(published(resource, name, day)["model_path"])
 
 
-def _published(resource: LakeResource, name: str, day: date) -> Any:
+def published(resource: LakeResource, name: str, day: date) -> Any:
+    """Returns a row of a table of a day.
+
+    Raises:
+        ValueError: when there is none.
+    """
     row = resource.lake.read(name, (day,)).first()
     if row is None:
         raise ValueError(f"{name} of {day} has not been published: materialise the asset {name} of that day first.")

@@ -199,6 +199,18 @@ def rollback() -> None:
 
 
 @app.command()
+def generate(
+    day: Annotated[datetime | None, typer.Option(formats=_DAY, help="default: the last with a training export")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="only for this group (may be repeated)")] = None,
+    product: Annotated[list[str] | None, typer.Option(help="only of this product (may be repeated)")] = None,
+) -> None:
+    """Has the champion draw pictures for groups and products, and publishes the map to serve them by."""
+    from osmf_pipelines.cli.generate import run_generate
+
+    run_generate(Settings(), _console, day and day.date(), group or (), product or ())
+
+
+@app.command()
 def settings(
     markdown: Annotated[bool, typer.Option(help="the page docs/settings.md: defaults instead of values")] = False,
 ) -> None:

@@ -40,9 +40,21 @@ class JobRunner:
         self.instance = dg.DagsterInstance.get()
 
     def run(
-        self, defs: dg.Definitions, job: str, first_day: date, last_day: date | None = None
+        self,
+        defs: dg.Definitions,
+        job: str,
+        first_day: date,
+        last_day: date | None = None,
+        asset_config: dict[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Runs `job` for a day, or for all days of a range at once.
+
+        Args:
+            defs: of the lake.
+            job: its name.
+            first_day: the day.
+            last_day: of a range.
+            asset_config: run configuration by asset.
 
         Raises:
             RunFailedError: when an asset fails.
@@ -57,8 +69,9 @@ class JobRunner:
         run_id = make_new_run_id()
         reporter = _Reporter(self.console)
         self.instance.add_event_listener(run_id, reporter.handle)
+        config = {**_QUIET, "ops": asset_config or {}}
         result = defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, run_id=run_id, raise_on_error=False, run_config=_QUIET, **days
+            instance=self.instance, run_id=run_id, raise_on_error=False, run_config=config, **days
         )
         if not result.success:
             raise RunFailedError(reporter.failure or f"{job} failed: see run {run_id} in `dagster dev`.")

@@ -1,6 +1,6 @@
-"""The champion as a model that an evaluation can judge beside its challengers, on the same cases.
+"""The champion as files: to be judged beside its challengers on the same cases, and to draw what is served.
 
-What is made of it belongs in `gate.py`.
+What is made of a judgement belongs in `gate.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,57 @@ class ChampionArm:
 
     folder: Path | None
     told: str
+
+
+@dataclass(frozen=True)
+class ChampionModel:
+    """The model that draws what is served.
+
+    Attributes:
+        folder: as the output of a training stage.
+        number: of its version.
+        sampling: how pictures were drawn when it was judged: num_inference_steps, guidance_scale; empty where it was
+            registered without an evaluation.
+    """
+
+    folder: Path
+    number: int
+    sampling: dict[str, float]
+
+
+def champion_model(registry: Registry, export: Path, folder: Path) -> ChampionModel:
+    """Returns the champion, to draw for the groups and products of an export.
+
+    Args:
+        registry: where it is registered.
+        export: folder of the training export.
+        folder: to write; the model's files stay where they are.
+
+    Raises:
+        RegistryError: when the registry cannot be reached, or knows no such model.
+        ValueError: when there is no champion, its files have changed, or it cannot draw for these groups.
+    """
+    number = registry.aliases().champion
+    if number is None:
+        raise ValueError(
+            f"{registry.name} has no champion yet, and the champion draws what is served: `osmf promote` makes the "
+            "challenger champion, `osmf promote --version N` another version."
+        )
+    version = registry.version(number)
+    package = registry.package(version)
+    reasons = package.changes_since(version)
+    if reasons:
+        raise ValueError(f"version {number} of {registry.name} does not draw: {'; '.join(reasons)}.")
+    manifest = ExportManifest.read(export)
+    problem = _cannot_draw(package.model_folder, manifest)
+    if problem:
+        raise ValueError(
+            f"version {number} of {registry.name} {problem}: train a model as of {manifest.as_of_date} and promote it."
+        )
+    _write_arm(package, folder)
+    judged = package.records().values() if package.has_records else ()
+    found = [one.sampling for one in judged if one.artifact_sha256 == package.artifact_sha256]
+    return ChampionModel(folder, number, found[0] if found else {})
 
 
 def champion_arm(registry: Registry, export: Path, judged_sha256: Collection[str], folder: Path) -> ChampionArm:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from osmf_pipelines.quality.suites import Expectation
+from osmf_pipelines.quality.expectations import Expectation
 from osmf_pipelines.tables import Table
 
 MAX_FAILING_ROWS = 5

@@ -23,8 +23,9 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 from pyspark.sql import DataFrame
 
+from osmf_pipelines.quality.expectations import Expectation
 from osmf_pipelines.quality.failing_rows import find_failing_rows
-from osmf_pipelines.quality.suites import SUITES, Expectation
+from osmf_pipelines.quality.suites import SUITES
 from osmf_pipelines.tables import TABLES, Table
 
 _BOOLEAN_ONLY = {"result_format": "BOOLEAN_ONLY"}

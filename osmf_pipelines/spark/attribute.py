@@ -192,7 +192,7 @@ def assign_cells(users: DataFrame) -> DataFrame:
         F.lit(None).cast("string").alias("user_id"), F.lit(None).cast("map<string,string>").alias("attributes")
     )
     conditions = F.transform(
-        "_names", lambda name: F.concat(_clean(name), F.lit("="), _value(F.col("attributes")[name]))
+        "_names", lambda name: F.concat(clean_text(name), F.lit("="), value_or_unknown(F.col("attributes")[name]))
     )
     cell = F.array_join(conditions, "|")
     return (
@@ -201,6 +201,16 @@ def assign_cells(users: DataFrame) -> DataFrame:
         .join(F.broadcast(attribute_names), how="cross")
         .select("user_id", F.when(cell == "", UNKNOWN).otherwise(cell).alias("cell"))
     )
+
+
+def clean_text(text: Column) -> Column:
+    """Returns a name or value as cells hold it: bars and equal signs are underscores."""
+    return F.regexp_replace(text, r"[|=]", "_")
+
+
+def value_or_unknown(value: Column) -> Column:
+    """Returns a value as cells hold it, without the spaces around it; `unknown` where it is null or empty."""
+    return F.when(F.trim(value) != "", clean_text(F.trim(value))).otherwise(UNKNOWN)
 
 
 def _find_impressions(clicks: DataFrame, shown: DataFrame, num_days: int) -> DataFrame:
@@ -240,11 +250,3 @@ def _each_day(first: date, last: date) -> tuple[date, ...]:
 
 def _in_days(hours: int) -> int:
     return -(-hours // 24)
-
-
-def _clean(text: Column) -> Column:
-    return F.regexp_replace(text, r"[|=]", "_")
-
-
-def _value(value: Column) -> Column:
-    return F.when(F.trim(value) != "", _clean(F.trim(value))).otherwise(UNKNOWN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from rich.console import Console
 from osmf_pipelines.bench.ablation_market import open_markets
 from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
 from osmf_pipelines.promotion.registry import Registry
+from osmf_pipelines.serving.assign import assign_group
+from osmf_pipelines.serving.serving_map import ServingMap
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
 from tests.assets.conftest import Run
@@ -25,6 +28,10 @@ def test_models_are_trained_judged_and_registered(
     run: Run, lake: Lake, formed_settings: Settings, drop_folder: Path
 ) -> None:
     tiny = formed_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0})
+
+    # Without a champion nothing is drawn.
+    result = run("generate", tiny)
+    assert [event.step_key for event in result.all_events if event.is_step_failure] == ["generated_creatives"]
 
     # Nothing but evaluation misses the truth, and it says so.
     result = run("train_and_evaluate", tiny)
@@ -60,9 +67,36 @@ def test_models_are_trained_judged_and_registered(
         folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
         assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
+    # A few steps' training draws nothing like the logged pictures.
+    drawn_by = {"max_scene_distance": 8.0, "max_clipped_excess": 1.0}
+    assert run("generate", tiny.model_copy(update=drawn_by)).success
+    _check_serving(lake, tiny)
+
     assert run("train_controls", knowing).success
     controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
     assert controls == {"chosen_only", "shuffled_dpo"}
+
+
+def _check_serving(lake: Lake, settings: Settings) -> None:
+    """Each product with a cut-out has a picture for each group of its scope, and the ad server's file says so."""
+    drawn, day = lake.read("generated_creatives").collect(), date(2026, 3, 3)
+    groups = lake.read("group_features", (day,)).select("scope", "group_id").collect()
+    products = {row["product_id"]: row["scope"] for row in lake.read("products").collect()}
+    asked = {(group["group_id"], one) for one, scope in products.items() for group in groups if group["scope"] == scope}
+    assert {(row["group_id"], row["product_id"]) for row in drawn} == asked
+    assert {row["model_version"] for row in drawn} == {1}
+    serving = ServingMap.read(settings.home / "serving" / f"{day}.jsonl")
+    assert {key: shown.path for key, shown in serving.pictures.items()} == {
+        (row["group_id"], row["product_id"]): row["picture_path"] for row in drawn
+    }
+    assert all(Path(shown.path).is_file() for shown in serving.pictures.values())
+    exposures = lake.read("silver_exposures", (day,)).select("scope", "user_id", "cell").distinct()
+    attributes = lake.read("users").select("user_id", "attributes")
+    cells = lake.read("user_groups", (day,)).drop("as_of_date")
+    expected = exposures.join(cells, on=["scope", "cell"]).join(attributes, on="user_id").limit(500).collect()
+    assert len(expected) == 500
+    for row in expected:
+        assert assign_group(row["attributes"], row["scope"], serving.rules) == row["group_id"]
 
 
 def test_an_ablation_goes_on_where_it_was(formed_settings: Settings, drop_folder: Path) -> None:

@@ -26,7 +26,7 @@ def _osmf(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def test_help_names_every_command() -> None:
     done = _osmf("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("demo", "doctor", "simulate", "tables", "settings"))
+    assert all(name in done.stdout for name in ("demo", "doctor", "generate", "simulate", "tables", "settings"))
 
 
 def test_settings_show_variables_and_values_but_no_secret() -> None:

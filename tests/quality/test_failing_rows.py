@@ -9,9 +9,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from osmf_pipelines.quality.expectations import Expectation
 from osmf_pipelines.quality.failing_rows import MAX_FAILING_ROWS, find_failing_rows
 from osmf_pipelines.quality.gate import check_table
-from osmf_pipelines.quality.suites import SUITES, Expectation
+from osmf_pipelines.quality.suites import SUITES
 from osmf_pipelines.tables import TABLES, Column, Table
 
 TABLE = Table(

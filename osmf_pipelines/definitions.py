@@ -19,6 +19,7 @@ from osmf_pipelines.assets.exposures import build_exposure_assets
 from osmf_pipelines.assets.groups import build_export_asset, build_group_assets
 from osmf_pipelines.assets.models import build_model_assets
 from osmf_pipelines.assets.policies import build_policy_assets
+from osmf_pipelines.assets.report_page import build_report_asset
 from osmf_pipelines.assets.truth import build_truth_assets
 from osmf_pipelines.jobs import build_jobs
 from osmf_pipelines.maintenance import build_maintenance
@@ -63,6 +64,7 @@ def build_defs(
     ]
     if has_pictures:
         assets += [build_export_asset(partitions), *build_model_assets(partitions), *build_serving_assets(partitions)]
+        assets.append(build_report_asset(partitions, settings))
     if key_prefix:
         assets = [_with_prefix(asset, key_prefix) for asset in assets]
     keys = {key.path[-1]: key for asset in assets for key in asset.keys}

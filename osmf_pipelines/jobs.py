@@ -34,9 +34,10 @@ MODELS = (
     "group_reward_model",
     "evaluation_report",
     "registered_model",
+    "report_page",
 )
 SERVING = ("generated_creatives", "serving_map")
-CONTROLS = ("chosen_only_model", "shuffled_dpo_model", "evaluation_report")
+CONTROLS = ("chosen_only_model", "shuffled_dpo_model", "evaluation_report", "report_page")
 
 
 def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.UnresolvedAssetJobDefinition]:
@@ -59,7 +60,7 @@ def build_jobs(asset_keys: dict[str, dg.AssetKey], lake_name: str) -> list[dg.Un
         job("refresh_pairs", (*DIMENSIONS, *EVENTS, *PAIRS), "A day from its logs to preference pairs."),
     ]
     if MODELS[0] in asset_keys:
-        description = "Models from the pairs as of a day, judged and registered."
+        description = "Models from the pairs as of a day, judged, registered, and told on a page."
         limit = {"dagster/max_runtime": _TRAINING_SECONDS}
         jobs.append(job("train_and_evaluate", MODELS, description, **limit))
         description = "Two more controls of the models as of a day, which are judged again beside them."

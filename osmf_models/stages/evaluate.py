@@ -8,8 +8,9 @@ With `--reward`, the output of stage group_reward, each lift is predicted too, a
 there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told.
 
 Writes OUTPUT/report.json (one row per arm and group), grid.png and lifts.png where there is a truth;
-predicted_lifts.json with `--reward`, predicted_lifts.png with both; evaluation_records.json, every model case by case,
-on which promotion decides; and OUTPUT/run.json last. Training belongs in the other stages.
+predicted_lifts.json with `--reward`, predicted_lifts.png with both; gallery.parquet, the single pictures;
+evaluation_records.json, every model case by case, on which promotion decides; and OUTPUT/run.json last. Training
+belongs in the other stages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +50,7 @@ from osmf_models.evaluation.evaluation_record import (
     read_judged_pairs,
     write_records,
 )
+from osmf_models.evaluation.gallery import GALLERY_NAME, write_gallery
 from osmf_models.evaluation.predicted_lift import (
     RewardJudge,
     agreement,
@@ -104,6 +107,7 @@ def main() -> None:
         for arm in arms
     }
     write_records(options.output / RECORDS_NAME, records)
+    write_gallery(options.output / GALLERY_NAME, export, cases, shown)
     record: dict[str, Any] = {
         "stage": "evaluate",
         "as_of_date": export.manifest.as_of_date,
@@ -112,6 +116,7 @@ def main() -> None:
         "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
         "models": {arm.name: arm.artifact_sha256 for arm in arms},
         "reward_artifact_sha256": reward.artifact_sha256 if reward else None,
+        "mlflow_run_id": os.environ.get("MLFLOW_RUN_ID"),
         "metrics": metrics | {"num_groups_not_judged": float(len(cases.unjudged_group_ids))},
         "wall_seconds": time.monotonic() - started,
     }

@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from osmf_pipelines.settings import Settings
@@ -37,6 +38,7 @@ def summarise_data(settings: Settings, bandit_settings: Settings) -> dict[str, A
 
 def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
     """Returns how the models as of `day` were judged, and which was registered."""
+    from osmf_pipelines.assets.report_page import report_path
     from osmf_pipelines.resources.lake import LakeResource
 
     lake = LakeResource(settings).lake
@@ -52,6 +54,7 @@ def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
             "alias": registered["alias"],
         },
         "report_path": report["report_path"],
+        "report_page": str(report_path(settings, day)),
     }
 
 
@@ -109,6 +112,7 @@ def print_summary(summary: dict[str, Any], settings: Settings, path: Path, conso
     if "arms" in summary:
         _print_arms(summary["arms"], console)
         console.print(f"picture grid   {summary['report_path']}/grid.png", highlight=False)
+        console.print(f"report page    {escape(summary['report_page'])}", highlight=False, soft_wrap=True)
     console.print(f"summary        {path}", highlight=False)
     console.print("\nTo explore:", style="bold")
     console.print(f"  source {settings.home / 'activate'}", highlight=False, soft_wrap=True)

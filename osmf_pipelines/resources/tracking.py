@@ -55,6 +55,15 @@ class TrackedRun:
         self.client.log_artifact(self.run_id, str(path))
 
 
+def attach(settings: Settings, run_id: str, path: Path) -> None:
+    """Keeps a file with a run that has ended, in place of one of its name.
+
+    Raises:
+        mlflow.exceptions.MlflowException: when the store cannot be reached or has no such run.
+    """
+    tracking_client(settings).log_artifact(run_id, str(path))
+
+
 def tracking_client(settings: Settings) -> MlflowClient:
     """Returns a client of the store that the settings name."""
     from mlflow import MlflowClient

@@ -31,4 +31,4 @@ def test_each_control_takes_one_thing_away(recipe: str) -> None:
 
 def test_the_quick_job_trains_no_control_and_the_other_judges_them() -> None:
     assert not _assets_of("train_and_evaluate") & CONTROLS.keys()
-    assert _assets_of("train_controls") == {*CONTROLS, "evaluation_report"}
+    assert _assets_of("train_controls") == {*CONTROLS, "evaluation_report", "report_page"}

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from osmf_pipelines.assets.report_page import read_facts, report_path
 from osmf_pipelines.bench.ablation_market import open_markets
 from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
+from osmf_pipelines.definitions import build_defs
 from osmf_pipelines.promotion.registry import Registry
+from osmf_pipelines.report.page import render
+from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.serving.assign import assign_group
 from osmf_pipelines.serving.serving_map import ServingMap
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
-from tests.assets.conftest import Run
+from tests.assets.conftest import LAST_DAY, Run
 
 pytestmark = pytest.mark.slow
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
+
+
+def test_a_page_tells_pairs_and_says_what_is_missing(formed_settings: Settings) -> None:
+    job = build_defs(formed_settings).resolve_job_def("train_and_evaluate")
+    result = job.execute_in_process(
+        instance=dg.DagsterInstance.ephemeral(),
+        partition_key=LAST_DAY.isoformat(),
+        asset_selection=[dg.AssetKey("report_page")],
+    )
+    told = result.asset_materializations_for_node("report_page")[0].metadata
+    path = report_path(formed_settings, LAST_DAY)
+    assert (told["page"].value, told["open"].value) == (str(path), path.as_uri())
+    assert told["missing"].value.keys() == {"training", "evaluation", "ablation", "verdict"}
+    assert "materialise the asset evaluation_report" in told["missing"].value["evaluation"]
+    page = path.read_text()
+    assert "of 32 products in 4 categories" in page
+    assert "Whether probabilities hold can be seen only where the truth is known" in page
 
 
 def test_models_are_trained_judged_and_registered(
@@ -63,6 +84,7 @@ def test_models_are_trained_judged_and_registered(
         "preference_pairs",
         "group_features",
     }
+    _check_page(knowing, client)
     for name in MODELS:
         folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
         assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
@@ -77,9 +99,25 @@ def test_models_are_trained_judged_and_registered(
     assert controls == {"chosen_only", "shuffled_dpo"}
 
 
+def _check_page(settings: Settings, client: MlflowClient) -> None:
+    """The page tells every part, and is kept with the run of the evaluation."""
+    path = report_path(settings, LAST_DAY)
+    page = path.read_text()
+    facts = read_facts(LakeResource(settings), LAST_DAY)
+    assert facts.missing().keys() == {"ablation"}
+    assert {log.model for log in facts.training} == {name.removesuffix("_model") for name in MODELS}
+    assert facts.verdict.alias == "champion"
+    assert facts.market.num_events["impression", "kept"] == 120_000
+    assert page == render(facts)
+    assert page.count("<img") > 2 * len(facts.groups)
+    run_id = facts.evaluation.mlflow_run_id
+    assert client.get_run(run_id).info.run_name == f"evaluation_report {LAST_DAY}"
+    assert "report.html" in {one.path for one in client.list_artifacts(run_id)}
+
+
 def _check_serving(lake: Lake, settings: Settings) -> None:
     """Each product with a cut-out has a picture for each group of its scope, and the ad server's file says so."""
-    drawn, day = lake.read("generated_creatives").collect(), date(2026, 3, 3)
+    drawn, day = lake.read("generated_creatives").collect(), LAST_DAY
     groups = lake.read("group_features", (day,)).select("scope", "group_id").collect()
     products = {row["product_id"]: row["scope"] for row in lake.read("products").collect()}
     asked = {(group["group_id"], one) for one, scope in products.items() for group in groups if group["scope"] == scope}

@@ -20,6 +20,7 @@ from osmf_models.evaluation.arms import (
     read_model_arm,
 )
 from osmf_models.evaluation.evaluation_record import read_records
+from osmf_models.evaluation.gallery import read_gallery
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, judge, read_group_cells
 from osmf_models.simulator.pictures import cutout
 from osmf_models.stages import evaluate
@@ -59,7 +60,16 @@ def test_the_stage_writes_a_row_per_arm_and_group_pictures_and_its_record(folder
     assert record["metrics"]["best_single/mean_ctr"] > record["metrics"]["random/mean_ctr"]
     assert set(record["artifacts"]) == {"report.json", "grid.png", "lifts.png", "evaluation_records.json"}
     check_records(read_records(tmp_path / "evaluation_records.json"), record, rows)
+    check_gallery(read_gallery(tmp_path / "gallery.parquet"), arms, rows)
     assert min(Image.open(tmp_path / "grid.png").size) > 300
+
+
+def check_gallery(gallery, arms, rows):
+    """One product a scope: a picture for each arm and group, worth what the report says where it is the only one."""
+    assert list(dict.fromkeys(gallery.arm)) == arms
+    assert len(gallery) == len(rows)
+    told = {row["group_id"]: row["true_ctr_rate"] for row in rows if row["arm"] == "oracle"}
+    assert gallery[gallery.arm == "oracle"].set_index("group_id").true_ctr_rate.to_dict() == pytest.approx(told)
 
 
 def check_records(records, record, rows):

@@ -66,6 +66,8 @@ OWNERS = {
         "osmf_pipelines/report/",
         "osmf_pipelines/spark/off_policy.py",
         "osmf_pipelines/spark/policy_values.py",
+        "osmf_pipelines/spark/experiment_arms.py",
+        "osmf_pipelines/cli/ab.py",
         "osmf_pipelines/bench/",
     ),
 }

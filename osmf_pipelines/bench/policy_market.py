@@ -8,6 +8,7 @@ segments of a scope, `N` impressions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,13 @@ class Truth:
         return float((self.worth * propensities[:, None, :]).sum())
 
 
-def choose(market: Market, policy: Policy, seed: int, impressions: int) -> tuple[Choices, Truth]:
+def choose(
+    market: Market,
+    policy: Policy,
+    seed: int,
+    impressions: int,
+    groups: Mapping[str, list[list[str]]] | None = None,
+) -> tuple[Choices, Truth]:
     """Returns policies chosen by one day's logs, and the truth of the next.
 
     Args:
@@ -88,6 +95,7 @@ def choose(market: Market, policy: Policy, seed: int, impressions: int) -> tuple
         policy: what shows pictures.
         seed: of the logs.
         impressions: of the day by which policies are chosen.
+        groups: cells of each group by scope, in the order that numbers them; None forms them from the day's clicks.
     """
     shop = open_shop(market, seed, START, impressions)
     counts = count_market(shop, UNIFORM, 1)
@@ -98,20 +106,24 @@ def choose(market: Market, policy: Policy, seed: int, impressions: int) -> tuple
         for values in (counts.rows.num_impressions, counts.rows.num_clicks)
     )
     serving = serve_day(policy, rates, len(market.examination), shown, clicked)
-    choices = _choices(counts, serving.propensities[:, 0])
+    choices = _choices(counts, serving.propensities[:, 0], groups)
     return choices, _truth(shop, rates, choices)
 
 
-def _choices(counts: MarketCounts, propensities: Array) -> Choices:
+def _choices(counts: MarketCounts, propensities: Array, groups: Mapping[str, list[list[str]]] | None) -> Choices:
     shop, effects = counts.shop, counts.place_effects
     market = shop.market
     users = np.arange(market.population.num_users)
     cell_of_user = cell_of_users(market.population, users)
     by_scope = []
-    for place in range(len(market.scopes)):
+    for place, scope in enumerate(market.scopes):
         rows = counts.of_scope(place, effects)
-        formed = form_scope_groups(rows, counts.features_of_scope(place), TreeSettings(), "adaptive")
-        by_scope.append(_rates_of_scope(rows, formed[~formed["is_scope_root"]], counts))
+        if groups is None:
+            formed = form_scope_groups(rows, counts.features_of_scope(place), TreeSettings(), "adaptive")
+            cells = formed["cells"][~formed["is_scope_root"]].tolist()
+        else:
+            cells = groups.get(scope.name, [])
+        by_scope.append(_rates_of_scope(rows, cells, counts))
     num_groups = max(len(rates) for _, rates in by_scope)
     num_creatives = market.num_creatives_per_product
     rates = np.full((len(market.products), num_groups, num_creatives), -1.0)
@@ -127,15 +139,17 @@ def _choices(counts: MarketCounts, propensities: Array) -> Choices:
     return Choices(group_of_user, for_all, per_group, np.maximum(rates, 0.0), np.array(examination), propensities)
 
 
-def _rates_of_scope(rows: pd.DataFrame, groups: pd.DataFrame, counts: MarketCounts) -> tuple[Index, Array]:
+def _rates_of_scope(rows: pd.DataFrame, groups: list[list[str]], counts: MarketCounts) -> tuple[Index, Array]:
     """Place of each cell's group, and predicted rates of all creatives in each, root first; -1 where never shown."""
-    group_of = {cell: 1 + index for index, cells in enumerate(groups["cells"]) for cell in cells}
+    group_of = {cell: 1 + index for index, cells in enumerate(groups) for cell in cells}
     inside = rows.assign(group_id=rows["cell"].map(group_of)).dropna(subset=["group_id"])
     names = ["num_impressions", "num_clicks", "effective_millis"]
     keys = ["scope", "group_id", "product_id", "creative_id", "is_fitted"]
+    rates = np.full((1 + len(groups), len(counts.creative_ids)), -1.0)
+    if inside.empty:
+        return np.zeros(len(counts.cells), np.int64), rates
     rated = rate_scope(inside.groupby(keys, as_index=False)[names].sum())
     group = np.array([0 if row.is_scope_root else int(row.group_id) for row in rated.itertuples()])
-    rates = np.full((1 + len(groups), len(counts.creative_ids)), -1.0)
     rates[group, pd.Index(counts.creative_ids).get_indexer(rated["creative_id"])] = rated["ctr_rate"]
     return np.array([group_of.get(cell, 0) for cell in counts.cells]), rates
 

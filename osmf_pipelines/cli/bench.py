@@ -118,6 +118,43 @@ def off_policy(
     )
 
 
+@bench_app.command("ab")
+def ab(
+    output: Annotated[Path, typer.Option(help="folder to write ab.json and ab.png into")] = Path("bench"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="arm that a model draws: a training stage's output or a saved pipeline"),
+    ] = None,
+    products: Annotated[int, typer.Option(min=1, help="held-out products of each category that models draw")] = 4,
+    users: Annotated[int, typer.Option(min=1, help="of an experiment, all arms together")] = 20_000,
+    impressions: Annotated[int, typer.Option(min=1, help="of an experiment, on average")] = 400_000,
+    replications: Annotated[
+        int, typer.Option(min=2, help="of the experiment, and of the control against itself")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="market to simulate, where there is no model, and draws")] = 1,
+    lift: Annotated[float, typer.Option(help="tell how many users it takes to find this lift")] = 0.05,
+) -> None:
+    """A simulated A/B test of pictures against exact click rates: intervals, power, the sample-ratio check.
+
+    Without --model the arms are logged pictures: the best for all, and the best in each group. With --model the market,
+    the groups and the held-out products are those of OSMF_HOME (as for osmf ablate), and each model is an arm.
+    """
+    from osmf_pipelines.bench.run_ab import run_ab_bench
+
+    run_ab_bench(
+        Settings(),
+        output,
+        models=model or [],
+        num_products=products,
+        num_users=users,
+        impressions=impressions,
+        num_replications=replications,
+        seed=seed,
+        lift=lift,
+        console=_console,
+    )
+
+
 @bench_app.command()
 def train(
     recipe: Annotated[str, typer.Option(help=f"a run of osmf_models/recipes.py: {', '.join(RECIPES)}")] = "demo",

@@ -179,15 +179,57 @@ def tables() -> None:
 
 
 @app.command()
+def ab(
+    experiment: Annotated[str, typer.Option(help="experiment_id, as the logs name it")],
+    first_day: Annotated[
+        datetime | None, typer.Option("--from", formats=_DAY, help="first day; default the experiment's first")
+    ] = None,
+    last_day: Annotated[
+        datetime | None, typer.Option("--to", formats=_DAY, help="last day; default the experiment's last")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="arm that others are held against; default the one called control")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARM=SHARE", help="planned share of users, for every arm; default the same for all"),
+    ] = None,
+    lift: Annotated[float, typer.Option(help="tell how many users it takes to find this lift")] = 0.05,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write, for osmf promote --readout")] = None,
+) -> None:
+    """Reads out an A/B test from the logs: click rates of arms, lifts by group, whether users split as planned.
+
+    Intervals (95%) are by user, since users are randomised. Where users do not split as planned, or change their arm,
+    no lift is told. docs/ab.md describes the keys of the JSON.
+    """
+    from osmf_pipelines.cli.ab import run_ab
+
+    run_ab(
+        Settings(),
+        _console,
+        experiment,
+        first_date=first_day and first_day.date(),
+        last_date=last_day and last_day.date(),
+        control=control,
+        split=split or [],
+        lift=lift,
+        output=output,
+    )
+
+
+@app.command()
 def promote(
     version: Annotated[int | None, typer.Option(help="version of the model; default: the challenger")] = None,
+    readout: Annotated[
+        Path | None, typer.Option(help="JSON of osmf ab: an A/B test of this version against the champion")
+    ] = None,
     decision: Annotated[str, typer.Option(help="why it may be champion, where no truth is known")] = "",
     by: Annotated[str, typer.Option(help="who took the decision")] = "",
 ) -> None:
     """Makes a registered model the champion, if the gate lets it."""
     from osmf_pipelines.cli.promotion import run_promote
 
-    run_promote(Settings(), _console, version, decision, by)
+    run_promote(Settings(), _console, version, decision, by, readout)
 
 
 @app.command()

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import getpass
 import os
+from pathlib import Path
 
 from rich.console import Console
 
 from osmf_pipelines.promotion.promote import Decision, Outcome, Promotions, trail_path
+from osmf_pipelines.promotion.readout import Evidence
 from osmf_pipelines.settings import Settings
 
 
-def run_promote(settings: Settings, console: Console, number: int | None, decision: str, by: str) -> None:
+def run_promote(
+    settings: Settings, console: Console, number: int | None, decision: str, by: str, readout: Path | None = None
+) -> None:
     """Makes a version the champion, or says why not.
 
     Raises:
-        ValueError: when a decision has no author, or the other way round.
+        ValueError: when a decision has no author, or the other way round, or `readout` is no file of a read-out.
     """
     if bool(decision.strip()) != bool(by.strip()):
         raise ValueError("a decision is recorded with who took it: give both, --decision TEXT --by NAME.")
     _answer_at_once()
     taken = Decision(decision.strip(), by.strip()) if decision else None
-    outcome = Promotions(settings).promote(number, by=by.strip() or getpass.getuser(), decision=taken)
+    evidence = None if readout is None else Evidence.read(readout)
+    who = by.strip() or getpass.getuser()
+    outcome = Promotions(settings).promote(number, by=who, decision=taken, evidence=evidence)
     _tell(settings, console, outcome)
     if outcome.alias == "challenger":
         console.print(
-            "No truth is known to this evaluation, so that passing makes a challenger. To make it the champion: "
-            f'osmf promote --version {outcome.version} --decision "WHY" --by NAME',
+            "No truth is known to this evaluation, so that passing makes a challenger. To make it the champion, give "
+            f"the read-out of an A/B test that it won, osmf promote --version {outcome.version} --readout FILE.json, "
+            f'or decide: osmf promote --version {outcome.version} --decision "WHY" --by NAME',
             soft_wrap=True,
             highlight=False,
             markup=False,

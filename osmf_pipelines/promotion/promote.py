@@ -7,9 +7,9 @@ What happens when:
 | `register` (a new version) | champion where the truth is known, else challenger | challenger |
 | `promote` | champion | champion |
 
-Each only where the gate passes; without a truth, champion needs a decision that a person signs. The alias champion is
-the point of no return: after a kill the next one to come reads from it how the move ended. The lock is a file, so that
-it holds for the processes of one machine.
+Each only where the gate passes; without a truth, champion needs the read-out of an A/B test that it won, or a decision
+that a person signs. The alias champion is the point of no return: after a kill the next one to come reads from it how
+the move ended. The lock is a file, so that it holds for the processes of one machine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from urllib.parse import quote
 from osmf_pipelines.promotion.audit import Action, Aliases, AuditTrail, Entry, aliases_of, champions_of, unfinished
 from osmf_pipelines.promotion.gate import Floors, GateVerdict
 from osmf_pipelines.promotion.judging import Judged, judge_version
+from osmf_pipelines.promotion.readout import Evidence, weigh_readout
 from osmf_pipelines.promotion.registry import CHALLENGER, CHAMPION, Registry
 from osmf_pipelines.spark.locks import TableLocks
 
@@ -102,6 +103,7 @@ class Promotions:
         *,
         by: str,
         decision: Decision | None = None,
+        evidence: Evidence | None = None,
         expected_champion: int | None = None,
     ) -> Outcome:
         """Makes a version the champion.
@@ -109,7 +111,8 @@ class Promotions:
         Args:
             number: of the version; default: the challenger.
             by: who asks.
-            decision: needed where no truth is known.
+            decision: needed where no truth is known and no A/B test was won.
+            evidence: the read-out of an A/B test, which it must have won.
             expected_champion: the champion that it is meant to replace; default: the one that there is.
 
         Raises:
@@ -127,9 +130,11 @@ class Promotions:
         judged = judge_version(
             self.registry, self.floors, number, aliases.champion if expected_champion is None else expected_champion
         )
+        if evidence is not None:
+            judged = weigh_readout(judged, evidence, self.registry)
         if decision is not None:
             judged.grounds["decision"] = asdict(decision)
-        is_allowed = judged.verdict.is_truth_known or decision is not None
+        is_allowed = judged.verdict.is_truth_known or decision is not None or evidence is not None
 
         def target(now: Aliases) -> Aliases:
             if not is_allowed:

@@ -161,20 +161,21 @@ class PretrainingConfig:
         preference_sharpness: how much more often a group's examples show what it prefers: a picture is drawn
             in proportion to its rate in the group to this power.
         comprehension_weight: weight of the next-token cross-entropy on the group's description.
+        plan_weight: weight of the deviance of the pictures' looks under what is planned for the group.
         choice_weight: weight of the cross-entropy on which of two pictures the group prefers, and of the squared error
             of what the pictures look like.
         choice_batch_size: rows of pictures of one step, over all ranks, that this is learned from; 0 leaves it out.
         num_choice_pictures: pictures of a row, each compared with each, at least 2.
         time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
             and a small floor the velocity error.
-        num_grid_rows: products of the fixed sample grid.
-        num_grid_groups: groups drawn for each of them.
+        num_grid_rows, num_grid_groups: products of the fixed sample grid, and groups drawn for each of them.
         num_sampling_steps: solver steps behind the grid.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     preference_sharpness: float = 6.0
     comprehension_weight: float = 0.05
+    plan_weight: float = 0.3
     choice_weight: float = 0.3
     choice_batch_size: int = 4
     num_choice_pictures: int = 8
@@ -189,7 +190,7 @@ class PretrainingConfig:
         Raises:
             ValueError: when one is out of range.
         """
-        for name in ("choice_weight", "choice_batch_size"):
+        for name in ("plan_weight", "choice_weight", "choice_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"pretraining.{name} {getattr(self, name)} must not be below 0.")
         if self.num_choice_pictures < 2:
@@ -209,7 +210,7 @@ class DpoConfig:
             rejected one must leave; 0 leaves that push as it is.
         contrast_weight: weight of the contrast of one picture under two groups that contradict each other.
         label: the target q: `probability` that the chosen one is better, or the `strength` of its lead.
-        error_space: `clean` image or `velocity`.
+        error_space: of the planned `look`, or of the `clean` image or `velocity` drawn by it.
         time_power: t = 1 - uniform^power; above 1 it moves the draws to high noise (t = 1 is noise).
         pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
             control: one size fits all); a group of its scope drawn afresh (`shuffled`, a control).
@@ -223,13 +224,13 @@ class DpoConfig:
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    beta: float = 200.0
+    beta: float = 1.5
     preference_weight: float = 1.0
-    anchor_weight: float = 10.0
+    anchor_weight: float = 0.0
     rejected_safeguard: float = 0.0
     contrast_weight: float = 0.0
     label: str = "probability"
-    error_space: str = "clean"
+    error_space: str = "look"
     time_power: float = 2.0
     pair_groups: str = "own"
     is_group_balanced: bool = True

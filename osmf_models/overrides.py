@@ -16,7 +16,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": ("fp32", "bf16"),
     "stage": (0, 1, 2, 3),
     "label": ("probability", "strength"),
-    "error_space": ("clean", "velocity"),
+    "error_space": ("look", "clean", "velocity"),
     "pair_groups": ("own", "null", "shuffled"),
     "reference": ("cached", "forward"),
     "backbone_training": ("frozen", "lora", "whole"),

@@ -55,7 +55,7 @@ def tiny() -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """Minutes on two CPU cores at 32 px: soft pictures that follow the group in colour and light."""
+    """Minutes on two CPU cores at 32 px: soft pictures that follow the group in colour, light and texture."""
     return RunConfig(
         recipe="demo",
         model=ModelConfig(num_description_tokens=40),
@@ -68,8 +68,6 @@ def demo() -> RunConfig:
             training=TrainingConfig(
                 num_steps=130, batch_size=16, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=65
             ),
-            beta=400.0,
-            anchor_weight=20.0,
         ),
     )
 
@@ -89,20 +87,21 @@ def demo_gpu() -> RunConfig:
 
 
 def h200() -> RunConfig:
-    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: about 600 million parameters.
+    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: about 610 million parameters.
 
-    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 447 million
+    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 449 million
     parameters) sees 256 patches of 16 px; the convolutions behind it work on cells of 4 px, so that they reach 12 px,
     three quarters of a patch, as the demo's do. The language model (width 1,024: 4 layers of vision over 256 tokens,
     4 of text over 384, 2 of connector over 40) does a quarter of the work.
 
-    Memory: 2 bytes of weights, 4 of master weights and 8 of Adam's moments for each parameter, 8.4 GB, and 1 GB of
+    Memory: 2 bytes of weights, 4 of master weights and 8 of Adam's moments for each parameter, 8.6 GB, and 1 GB of
     DeepSpeed's bucket stay; a step adds gradients (1.2 GB, at its end 2.4 in fp32) and 0.3 GB of activations for each
     example: with a batch of 128 a measured peak of 48 GB of an H100's 80, to which the running average of the weights
     adds 2.4 GB, 4 bytes for each parameter. By that an H200's 141 GB hold 384, and `execution.is_checkpointed` is for
     smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up to 8.6 GB of host memory, batches
-    drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave out 6 million parameters that
-    bring the condition to the denoiser's layers, and the rows of pictures that each step also chooses from.
+    drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave out 12 million parameters
+    that plan looks and bring them and the condition to the denoiser's layers, and the rows of pictures that each step
+    also chooses from.
     """
     return RunConfig(
         recipe="h200",
@@ -150,8 +149,6 @@ def h200() -> RunConfig:
                 checkpoint_every=500,
                 ema_decay=0.9999,
             ),
-            beta=400.0,
-            anchor_weight=20.0,
         ),
         zero=ZeroConfig(stage=1, precision="bf16"),
         execution=ExecutionConfig(is_compiled=True),
@@ -167,10 +164,11 @@ def qwen3_vl_sana() -> RunConfig:
     folders: what pretraining hands over is whole.
 
     Parameters, in millions: backbone 2,162, of which LoRA 35; denoiser 1,632, of which LoRA 23 and what joins it to
-    the rest 5; autoencoder 312, frozen; group encoder 67 and connector 202, fresh. In all 4,376, of which 332 trained.
+    the rest 5; autoencoder 312, frozen; group encoder 67, connector 202 and planner 17, fresh. In all 4,393, of which
+    348 trained.
 
     Memory: 2 bytes of weights for each parameter, 8.8 GB; for each trained one 2 of gradient, 4 of master weights and 8
-    of Adam's moments, 4.6 GB, and 4 of the running average, 1.3 GB; 1 GB of DeepSpeed's bucket. An example adds, layers
+    of Adam's moments, 4.9 GB, and 4 of the running average, 1.4 GB; 1 GB of DeepSpeed's bucket. An example adds, layers
     computed again in the backward pass, 418 tokens x 2,048 x 28 layers x 2 bytes = 48 MB, 256 latents x 2,240 x 20
     layers x 2 bytes = 23 MB, and 64 x 151,936 logits in 14 bytes with what the loss keeps of them = 136 MB: 0.2 GB, 6.6
     GB for a batch of 32. The autoencoder takes about 3 GB for 8 pictures at once. That makes 25 GB, and 45 GB with a
@@ -214,8 +212,6 @@ def qwen3_vl_sana() -> RunConfig:
                 checkpoint_every=500,
                 ema_decay=0.9999,
             ),
-            beta=400.0,
-            anchor_weight=20.0,
         ),
         zero=ZeroConfig(stage=1, precision="bf16"),
         execution=ExecutionConfig(is_checkpointed=True),

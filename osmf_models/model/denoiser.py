@@ -43,7 +43,7 @@ class PatchConvolution(nn.Module):
 
 
 class ConditionedTime(nn.Module):
-    """The time embedding, moved by the mean of the conditioning tokens.
+    """The time embedding, moved by the mean of the conditioning tokens and by the one that tells the look.
 
     It modulates every layer, so that what is the same all over a picture, its colours and light, need not be found by
     attention from every patch.
@@ -59,7 +59,7 @@ class ConditionedTime(nn.Module):
         nn.init.zeros_(self.pooled.bias)
 
     def forward(self, timestep: Tensor, pooled: Tensor, **of_time: object) -> Tensor:
-        """Returns what modulates the layers, (B, width), of times (B,) and mean tokens (B, D)."""
+        """Returns what modulates the layers, (B, width), of times (B,) and tokens (B, 2 D)."""
         embedded: Tensor = self.time_embedding(timestep, resolution=None, aspect_ratio=None, **of_time)
         return embedded + self.pooled(pooled)
 
@@ -122,7 +122,7 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.transformer.pos_embed.proj = PatchConvolution(self.transformer.pos_embed.proj)
         modulation = self.transformer.adaln_single
-        modulation.emb = ConditionedTime(modulation.emb, condition_width, num_heads * head_width)
+        modulation.emb = ConditionedTime(modulation.emb, 2 * condition_width, num_heads * head_width)
         self.refine = nn.Sequential(
             nn.Conv2d(
                 refine_channels + cell * _INPUT_CHANNELS, refine_channels, 3, padding=1, padding_mode="replicate"
@@ -141,7 +141,7 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             product: clean latents of the product, (B, 3, H, W); not seen outside the mask.
             mask: share of each pixel under the product, (B, 1, H, W).
             time: in [0, 1], (B,).
-            condition: (B, S, D).
+            condition: (B, S, D); its last token tells the look.
         """
         scene = 1.0 - mask
         inputs = torch.cat([noisy * scene, product * mask, mask], dim=1)  # (B, 7, H, W)
@@ -149,7 +149,7 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             hidden_states=torch.cat([inputs, coarse_views(noisy, scene)], dim=1),
             encoder_hidden_states=condition,
             timestep=_TIME_SCALE * time,
-            added_cond_kwargs={"pooled": condition.mean(1)},
+            added_cond_kwargs={"pooled": torch.cat([condition[:, :-1].mean(1), condition[:, -1]], dim=1)},
         ).sample  # (B, refine_channels / stride^2, H, W)
         cells = functional.pixel_unshuffle(torch.cat([features, inputs], dim=1), self.refine_stride)
         return functional.pixel_shuffle(self.refine(cells), self.refine_stride)  # (B, 3, H, W)

@@ -34,6 +34,7 @@ from osmf_models.model.connector import Connector
 from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.model.group_encoder import GroupEncoder
 from osmf_models.model.latents import AutoencoderLatents, Latents, PixelLatents, to_latents
+from osmf_models.model.look_planner import LookPlanner, PlannedLook
 from osmf_models.model.path import at_time
 from osmf_models.model.published_denoiser import PublishedDenoiser
 from osmf_models.records import ExportManifest
@@ -61,12 +62,14 @@ class Prediction:
     """What the model says.
 
     Attributes:
-        clean: predicted clean latents, (P, c, h, w).
+        plan: of the looks that the groups prefer, (B,).
+        clean: predicted clean latents, (P, c, h, w), or None without pictures.
         description_logits: (B, L, V), or None without a description.
         pictures_read: of the pictures that it was asked about, or None without any.
     """
 
-    clean: Tensor
+    plan: PlannedLook
+    clean: Tensor | None
     description_logits: Tensor | None
     pictures_read: PicturesRead | None = None
 
@@ -80,12 +83,14 @@ class GMllm(nn.Module):
         backbone: PreTrainedModel,
         group_encoder: GroupEncoder,
         connector: Connector,
+        planner: LookPlanner,
         denoiser: ProductDenoiser | PublishedDenoiser,
         autoencoder: Any = None,
     ):
         super().__init__()
         self.tokenizer = tokenizer
-        self.backbone, self.group_encoder, self.connector, self.denoiser = backbone, group_encoder, connector, denoiser
+        self.backbone, self.group_encoder, self.connector = backbone, group_encoder, connector
+        self.planner, self.denoiser = planner, denoiser
         # Inside a tuple it is no part of this module, so that nothing trains, shards or checkpoints it.
         self._autoencoder = (None if autoencoder is None else autoencoder.requires_grad_(False),)
 
@@ -108,6 +113,7 @@ class GMllm(nn.Module):
             build_backbone(config, manifest.image_px, len(tokenizer)),
             GroupEncoder(names, mean, scale, config.num_group_tokens, config.width),
             Connector(config.num_queries, config.width, config.num_heads, config.connector_layers),
+            LookPlanner(config.width),
             ProductDenoiser(
                 manifest.image_px,
                 config.patch_px,
@@ -123,22 +129,29 @@ class GMllm(nn.Module):
     def forward(
         self,
         condition: Condition,
-        pictures: NoisyPictures,
+        pictures: NoisyPictures | None = None,
         description: TokenBatch | None = None,
         choice: ChoiceBatch | None = None,
+        looks: Tensor | None = None,
     ) -> Prediction:
-        """Returns the clean pictures, the description's logits, and the choices.
+        """Returns the plan, and as far as asked for the clean pictures, the description's logits, and the choices.
 
         Args:
             condition: (B,).
             pictures: (P,); with P = 2B, picture i and i + B share condition i.
             description: (B, L).
             choice: pictures to choose from, under conditions of their own.
+            looks: which the denoiser is told, one for each condition, (B, T); None tells it the plan.
         """
         read = self.read(condition, description)
-        clean = self.draw_clean(pictures, self.connector(read.hidden_states))  # (P, c, h, w)
+        tokens = self.connector(read.hidden_states)  # (B, S, D)
+        plan = self.planner.planned(tokens)
+        clean = None
+        if pictures is not None:
+            told = self.planner.told(tokens, plan.mean if looks is None else looks)  # (B, S + 1, D)
+            clean = self.draw_clean(pictures, told)  # (P, c, h, w)
         pictures_read = None if choice is None else self.read_pictures(choice.condition, choice.pictures)
-        return Prediction(clean, read.description_logits, pictures_read)
+        return Prediction(plan, clean, read.description_logits, pictures_read)
 
     @property
     def autoencoder(self) -> Any:
@@ -172,9 +185,14 @@ class GMllm(nn.Module):
         latents, product, masks = (part.to(dtype) for part in (pictures.latents, pictures.product, pictures.masks))
         return self.denoiser(latents, product, masks, pictures.time, tokens).float()  # (P, c, h, w)
 
-    def condition_tokens(self, condition: Condition) -> Tensor:
-        """Returns what the denoiser is conditioned on, (B, S, D)."""
-        return self.connector(self.read(condition).hidden_states)
+    def planned_look(self, condition: Condition) -> Tensor:
+        """Returns the look that is planned for the group, (B, T)."""
+        return self.planner.planned(self.connector(self.read(condition).hidden_states)).mean
+
+    def condition_tokens(self, condition: Condition, shift: Tensor | float = 0.0) -> Tensor:
+        """Returns what the denoiser is conditioned on, the planned look moved by `shift` (B, T), (B, S + 1, D)."""
+        tokens = self.connector(self.read(condition).hidden_states)
+        return self.planner.told(tokens, self.planner.planned(tokens).mean + shift)
 
     def read(self, condition: Condition, description: TokenBatch | None = None) -> BackboneOutput:
         """Returns what the language model makes of product and group."""

@@ -30,8 +30,8 @@ _DENOISER_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_pro
 def choose_trained(model: GMllm, published: PublishedConfig) -> None:
     """Makes what `published` says of backbone and denoiser trainable, in place; the rest of them is frozen.
 
-    Group encoder and connector are trained whole. So is what joins a published denoiser to them: the projection of the
-    condition, and its first convolution, which learns to see the product.
+    Group encoder, connector and planner are trained whole. So is what joins a published denoiser to them: the
+    projection of the condition, and its first convolution, which learns to see the product.
     """
     _choose(model.backbone, published.backbone_training, _LANGUAGE_LAYERS, published)
     denoiser = model.denoiser

@@ -26,6 +26,7 @@ OUTLINE_NAME = "outline"
 _FORMAT = "osmf-model-outline/1"
 _TRAINED_NAME = "trained.json"
 _INDEX_NAME = "model_index.json"
+_PARTS = ("group_encoder", "connector", "planner", "denoiser")  # behind the backbone, as `GMllm` takes them
 
 
 def write_outline(model: GMllm, published: PublishedConfig | None, folder: Path) -> None:
@@ -43,7 +44,7 @@ def write_outline(model: GMllm, published: PublishedConfig | None, folder: Path)
     tokenizer.save_pretrained(folder / "tokenizer")
     model.backbone.config.save_pretrained(folder / "backbone")
     model.backbone.generation_config.save_pretrained(folder / "backbone")
-    for name in ("group_encoder", "connector", "denoiser"):
+    for name in _PARTS:
         getattr(model, name).save_config(folder / name)
     if model.autoencoder is not None:
         model.autoencoder.save_pretrained(folder / "autoencoder", safe_serialization=True)
@@ -94,7 +95,7 @@ def _build(outline: Path) -> GMllm:
     with torch.device("meta"):
         config = kinds["backbone"].config_class.from_pretrained(outline / "backbone", local_files_only=True)
         parts = [kinds["backbone"](config)]
-        for name in ("group_encoder", "connector", "denoiser"):
+        for name in _PARTS:
             known = kinds[name].load_config(outline / name, local_files_only=True)
             parts.append(kinds[name].from_config(known))
         model = GMllm(tokenizer, *parts)
@@ -103,7 +104,9 @@ def _build(outline: Path) -> GMllm:
     if "autoencoder" not in kinds:
         return model
     known = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-    parts.append(kinds["autoencoder"].from_pretrained(outline / "autoencoder", **known))
+    autoencoder = kinds["autoencoder"].from_pretrained(outline / "autoencoder", **known)
+    autoencoder.register_to_config(_name_or_path="")  # whence it was read is no part of the model
+    parts.append(autoencoder)
     return GMllm(tokenizer, *parts)
 
 

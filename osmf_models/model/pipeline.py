@@ -26,6 +26,7 @@ from osmf_models.model.connector import Connector
 from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.model.gmllm import GMllm, NoisyPictures
 from osmf_models.model.group_encoder import GroupEncoder
+from osmf_models.model.look_planner import LookPlanner
 from osmf_models.model.published_denoiser import PublishedDenoiser
 from osmf_models.model.sampler import CleanPrediction, GuidedPredictions, integrate
 from osmf_models.objectives.comprehension import both_orders
@@ -41,6 +42,7 @@ class GroupAdPipeline(DiffusionPipeline):
     backbone: PreTrainedModel
     group_encoder: GroupEncoder
     connector: Connector
+    planner: LookPlanner
     denoiser: ProductDenoiser | PublishedDenoiser
     autoencoder: Any
 
@@ -52,6 +54,7 @@ class GroupAdPipeline(DiffusionPipeline):
         backbone: PreTrainedModel,
         group_encoder: GroupEncoder,
         connector: Connector,
+        planner: LookPlanner,
         denoiser: ProductDenoiser | PublishedDenoiser,
         autoencoder: Any = None,
     ):
@@ -61,6 +64,7 @@ class GroupAdPipeline(DiffusionPipeline):
             backbone=backbone,
             group_encoder=group_encoder,
             connector=connector,
+            planner=planner,
             denoiser=denoiser,
             autoencoder=autoencoder,
         )
@@ -68,14 +72,14 @@ class GroupAdPipeline(DiffusionPipeline):
     @classmethod
     def of(cls, model: GMllm) -> GroupAdPipeline:
         """Returns a pipeline that shares the weights of `model`."""
-        parts = (model.backbone, model.group_encoder, model.connector, model.denoiser, model.autoencoder)
-        return cls(model.tokenizer, *parts)
+        parts = (model.backbone, model.group_encoder, model.connector, model.planner, model.denoiser)
+        return cls(model.tokenizer, *parts, model.autoencoder)
 
     @property
     def gmllm(self) -> GMllm:
         """The parts as one trainable module; it shares their weights."""
-        parts = (self.backbone, self.group_encoder, self.connector, self.denoiser, self.autoencoder)
-        return GMllm(self.tokenizer, *parts)
+        parts = (self.backbone, self.group_encoder, self.connector, self.planner, self.denoiser)
+        return GMllm(self.tokenizer, *parts, self.autoencoder)
 
     @property
     def image_px(self) -> int:
@@ -92,6 +96,7 @@ class GroupAdPipeline(DiffusionPipeline):
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
         text_guidance_scale: float = 1.0,
+        num_corrections: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | int | None = None,
     ) -> NDArray[np.float32]:
         """Returns ad pictures (B, H, W, 3) in [0, 1], the product's pixels kept as they are.
@@ -104,6 +109,8 @@ class GroupAdPipeline(DiffusionPipeline):
             num_inference_steps: solver steps.
             guidance_scale: 1 follows the group as the model learned it, more exaggerates it.
             text_guidance_scale: the same for the title.
+            num_corrections: times that what was drawn is measured, and drawn again from the same noise, asking for
+                more of what it lacked of the planned look.
             generator: of the noise: a seed, a generator, or one per picture (equal noise for equal seeds).
 
         Raises:
@@ -120,9 +127,15 @@ class GroupAdPipeline(DiffusionPipeline):
             features = None if group_features is None else group_features[rows]
             condition = self._condition(product_image[rows], mask[rows], title[rows], features)
             product, masks = self._tensor(product_image[rows]), self._tensor(mask[rows, ..., None])
-            guided = self._guided(condition, latents.product(product, masks), latents.shares(masks))
-            predict = guided.at_scale(guidance_scale, text_guidance_scale)
-            parts.append(latents.decode(integrate(predict, noise[rows], num_inference_steps)).cpu())
+            wanted = self.gmllm.planned_look(condition)  # (B, T)
+            asked, drawn = wanted, noise[rows]
+            for number in range(num_corrections + 1):
+                if number:
+                    asked = asked + wanted - self.planner.looks(drawn, masks)
+                guided = self._guided(condition, latents.product(product, masks), latents.shares(masks), asked - wanted)
+                predict = guided.at_scale(guidance_scale, text_guidance_scale)
+                drawn = latents.decode(integrate(predict, noise[rows], num_inference_steps))
+            parts.append(drawn.cpu())
         scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
         share = np.asarray(mask, np.float32)[..., None]
         return share * np.asarray(product_image, np.float32) + (1.0 - share) * scene
@@ -166,13 +179,13 @@ class GroupAdPipeline(DiffusionPipeline):
             margins.append(both_orders(*[liked[:, 0] - liked[:, 1] for liked in orders]).double().cpu())
         return torch.sigmoid(torch.cat(margins)).numpy()
 
-    def _guided(self, condition: Condition, product: Tensor, masks: Tensor) -> GuidedPredictions:
+    def _guided(self, condition: Condition, product: Tensor, masks: Tensor, shift: Tensor) -> GuidedPredictions:
         """Returns the denoiser under the three conditions that guidance combines."""
         gmllm = self.gmllm
         null = torch.ones_like(condition.is_null_group)
 
         def under(variant: Condition) -> CleanPrediction:
-            tokens = gmllm.condition_tokens(variant)
+            tokens = gmllm.condition_tokens(variant, shift)
             return lambda noisy, time: gmllm.draw_clean(NoisyPictures(noisy, product, masks, time), tokens)
 
         without_group = Condition(condition.product_view, condition.titles, condition.group_features, null)

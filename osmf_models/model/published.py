@@ -29,6 +29,7 @@ from osmf_models.model.connector import Connector
 from osmf_models.model.gmllm import GMllm
 from osmf_models.model.group_encoder import GroupEncoder
 from osmf_models.model.latents import AutoencoderLatents
+from osmf_models.model.look_planner import LookPlanner
 from osmf_models.model.lora import choose_trained
 from osmf_models.model.published_denoiser import TRANSFORMERS, PublishedDenoiser
 from osmf_models.model.qwen3_vl import MODEL_TYPE, picture_stride
@@ -73,6 +74,7 @@ def build_published(
             backbone,
             GroupEncoder(names, mean, scale, config.num_group_tokens, width),
             Connector(config.num_queries, width, config.num_heads, config.connector_layers),
+            LookPlanner(width),
             PublishedDenoiser.around(transformer, px, width, transformer.config["in_channels"]),
             autoencoder,
         )

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from osmf_models.image_features import FEATURE_NAMES
+
+LOOK_NAMES = FEATURE_NAMES
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUM_CHANNELS = 4
 _NUM_BANDS = 4
@@ -52,6 +55,19 @@ def scene_statistics(images: Tensor, masks: Tensor) -> Tensor:
     rows = _mean(channels, scene, (3,))  # (B, C, H)
     standing_out = _mean((channels - rows[..., None]).abs(), scene)
     return torch.cat([mean, deviation, *bands, *steps, rim, below, standing_out], dim=1)  # (B, S)
+
+
+def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
+    """Returns what `image_features.py` measures, (B, 5), in the order of `LOOK_NAMES`, on the pictures' device.
+
+    Brightness, warmth, saturation and gradient agree with it but for the rim of the product, which counts here as no
+    scene; texture is the logarithm of the step from pixel to pixel. Arguments as `scene_statistics`.
+    """
+    channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
+    luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
+    texture = (_log_step(channels, scene, 2, 1) + _log_step(channels, scene, 3, 1))[:, 0] / 2
+    upper, lower = (_mean(*halves)[:, 0] for halves in zip(channels.chunk(2, 2), scene.chunk(2, 2), strict=True))
+    return torch.stack([luma, warmth, saturation, texture, upper - lower], dim=1)
 
 
 def _channels(images: Tensor) -> Tensor:

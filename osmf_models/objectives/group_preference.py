@@ -127,14 +127,14 @@ def safe_rejected_scale(chosen_gradient: Tensor, rejected_gradient: Tensor, mu: 
     at most -μ·|g_c|² times its length.
 
     Args:
-        chosen_gradient: of the chosen picture's error by its own prediction, (B, C, H, W).
+        chosen_gradient: of the chosen picture's error by its own prediction, (B, ...).
         rejected_gradient: the same of the rejected picture.
         mu: in [0, 1].
 
     Source: Fu et al., Diffusion-SDPO, arXiv 2511.03317, and its released code; one λ for each pair is ours.
     """
-    squared = chosen_gradient.square().sum((1, 2, 3))
-    product = (chosen_gradient * rejected_gradient).sum((1, 2, 3))
+    squared = chosen_gradient.square().flatten(1).sum(1)
+    product = (chosen_gradient * rejected_gradient).flatten(1).sum(1)
     bound = (1.0 - mu) * squared / torch.where(product > 0, product, 1.0)
     return torch.where(product > 0, bound.clamp(max=1.0), 1.0)
 

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from osmf_models.config import RunConfig
 from osmf_models.data.ahead import DrawnAhead
 from osmf_models.data.choice import CHOICE_STREAM, LooksScale, PretrainingBatch, choice_pairs, draw_choice_batch
-from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, pinned, to_device
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, images_and_masks, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.examples import examples_of_split
 from osmf_models.model.backbone import TokenBatch, tokenize
@@ -40,6 +41,8 @@ from osmf_models.training.memory import check_memory
 
 logger = logging.getLogger(__name__)
 
+_NUM_STANDARD = 1000
+
 
 def main() -> None:
     """Runs the stage from the command line."""
@@ -57,6 +60,7 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     torch.manual_seed(config.pretraining.training.seed)
     texts = [*export.products.title.fillna(""), *export.groups.description]
     model = build_model(config, export.manifest, texts)
+    model.planner.standardise_by(*training_pictures(export))
     num_trainable = model.num_trainable_parameters()
     logger.info("trainable parameters: %s", num_trainable)
     logger.info("of parameters: %s", model.num_parameters())
@@ -95,6 +99,12 @@ def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -
     check_memory(build_published(config.model, manifest, has_weights=False), config, config.pretraining.training)
     dtype = torch.bfloat16 if config.zero.precision == "bf16" else torch.float32
     return build_published(config.model, manifest, dtype)
+
+
+def training_pictures(export: TrainingExport) -> tuple[Tensor, Tensor]:
+    """Returns pictures of split train, the first thousand, with masks, (B, 3, H, W) and (B, 1, H, W)."""
+    rows = export.examples.loc[export.examples.split == "train", "creative_index"]
+    return images_and_masks(export, np.sort(rows.unique())[:_NUM_STANDARD])
 
 
 def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> StepLoss:
@@ -149,15 +159,18 @@ def batch_loss(
     tokens = tokenize(model.tokenizer, batch.generation.descriptions, config.model.num_description_tokens, has_end=True)
     description = TokenBatch(tokens.ids.to(device), tokens.is_token.to(device))
     noisy, clean = noisy_pictures(model, pictures)
-    prediction = predict(condition, noisy, description, batch.choice)
+    looks = model.planner.looks(pictures.images, pictures.masks)
+    prediction = predict(condition, noisy, description, batch.choice, looks)
+    assert prediction.clean is not None  # pictures were given
     errors = scene_errors(prediction.clean, clean, noisy.masks)
     generation = generation_loss(errors, pictures.time, settings.time_floor)
     assert prediction.description_logits is not None  # a description was given
     comprehension = description_loss(
         prediction.description_logits, description.ids, description.is_token, condition.is_null_group
     )
-    loss = generation + settings.comprehension_weight * comprehension
-    parts = {"generation_loss": generation, "comprehension_loss": comprehension}
+    plan = prediction.plan.deviances(looks).mean()
+    loss = generation + settings.comprehension_weight * comprehension + settings.plan_weight * plan
+    parts = {"generation_loss": generation, "comprehension_loss": comprehension, "plan_loss": plan}
     if batch.choice is not None:
         read = prediction.pictures_read
         assert read is not None  # pictures were given

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,27 +30,23 @@ _PAIRS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class PredictedPairs:
-    """What a model makes of both pictures of each pair: `predicted`, `clean` (P, C, H, W), `masks`, `time` (P,)."""
+    """What a model makes of both pictures of each pair.
 
-    predicted: Tensor
-    clean: Tensor
-    masks: Tensor
-    time: Tensor
+    Attributes:
+        errors: of each picture, (P,).
+        gradients: of the errors by what is predicted, pictures or looks, (P, ...).
+    """
 
-    def errors(self, error_space: str) -> PairErrors:
-        """Returns the errors, of clean pictures or of velocities."""
-        errors = scene_errors(self.predicted, self.clean, self.masks)  # (P,)
-        if error_space == "velocity":
-            errors = velocity_errors(errors, self.time)
-        return PairErrors.from_pictures(errors)
+    errors: Tensor
+    gradients: Tensor
+
+    def by_picture(self) -> PairErrors:
+        """Returns the errors of chosen and rejected pictures."""
+        return PairErrors.from_pictures(self.errors)
 
     def rejected_scale(self, mu: float) -> Tensor:
-        """Returns the safe share of the rejected pictures' gradients, (B,).
-
-        The same in both error spaces: a velocity error is the clean one over t^2, and a pair shares its t.
-        """
-        gradients = scene_error_gradients(self.predicted.detach(), self.clean, self.masks)
-        chosen, rejected = gradients.chunk(2)
+        """Returns the safe share of the rejected pictures' gradients, (B,)."""
+        chosen, rejected = self.gradients.chunk(2)
         return safe_rejected_scale(chosen, rejected, mu)
 
 
@@ -66,15 +63,31 @@ class EvaluatedPairs:
         return reward_margins(self.policy, self.reference, beta)
 
 
-def predict_pairs(model: Callable[..., Prediction], batch: PairBatch) -> PredictedPairs:
-    """Returns what `model` predicts at the noise and time that the pictures of a pair share."""
+def predict_pairs(model: Callable[..., Prediction], batch: PairBatch, error_space: str) -> PredictedPairs:
+    """Returns the errors of `model` on both pictures of each pair, at the noise and time that these share.
+
+    Args:
+        model: the policy, or the reference.
+        batch: pairs, on its device.
+        error_space: `look`, how far the pictures' looks are from what is planned for the group, for which nothing is
+            drawn; or `clean` or `velocity`, of pictures drawn as planned.
+    """
+    if error_space == "look":
+        whole: Any = getattr(model, "module", model)
+        looks = whole.planner.looks(batch.pictures.images, batch.pictures.masks)  # (P, T)
+        plan = model(batch.condition).plan
+        return PredictedPairs(plan.deviances(looks), plan.deviance_gradients(looks).detach())
     noisy, clean = noisy_pictures(model, batch.pictures)
-    return PredictedPairs(model(batch.condition, noisy).clean, clean, noisy.masks, noisy.time)
+    predicted = model(batch.condition, noisy).clean
+    assert predicted is not None  # pictures were given
+    errors = scene_errors(predicted, clean, noisy.masks)
+    gradients = scene_error_gradients(predicted.detach(), clean, noisy.masks)
+    return PredictedPairs(velocity_errors(errors, noisy.time) if error_space == "velocity" else errors, gradients)
 
 
 def pair_errors(model: Callable[..., Prediction], batch: PairBatch, error_space: str) -> PairErrors:
-    """Returns the errors of `model` on both pictures of each pair, at the noise and time that they share."""
-    return predict_pairs(model, batch).errors(error_space)
+    """Returns the errors of chosen and rejected pictures; arguments as `predict_pairs`."""
+    return predict_pairs(model, batch, error_space).by_picture()
 
 
 def held_out_pairs(pairs: pd.DataFrame, dpo: DpoConfig) -> pd.DataFrame:
@@ -99,6 +112,7 @@ def judge_pairs(
         pairs: all of them are judged; with column `target`.
         dpo: error space, time bias and number of draws.
     """
+    num_draws = 1 if dpo.error_space == "look" else dpo.num_evaluation_draws  # looks have no noise
     num_ranks = zero.world_size()
     share = -(-len(pairs) // num_ranks)  # the last ones judge the last pair again, so that all bring as many rows
     numbers = np.minimum(np.arange(share) + zero.rank() * share, len(pairs) - 1)
@@ -106,10 +120,7 @@ def judge_pairs(
     for start in range(0, share, _PAIRS_AT_ONCE):
         part = numbers[start : start + _PAIRS_AT_ONCE]
         with torch.compiler.set_stance("force_eager"):
-            draws = [
-                _judged_once(model, export, pairs.iloc[part], part, draw, dpo)
-                for draw in range(dpo.num_evaluation_draws)
-            ]
+            draws = [_judged_once(model, export, pairs.iloc[part], part, draw, dpo) for draw in range(num_draws)]
         rows.append(torch.stack(draws).mean(0))
     return PairErrors.from_columns(zero.all_ranks(torch.cat(rows)).cpu()[: len(pairs)])
 

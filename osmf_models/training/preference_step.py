@@ -85,8 +85,8 @@ def batch_loss(
         reference: errors of the frozen model, (B, K).
         dpo: the objective.
     """
-    predicted = predict_pairs(policy, batch)
-    errors, own_reference = predicted.errors(dpo.error_space), PairErrors.from_columns(reference[:, :2])
+    predicted = predict_pairs(policy, batch, dpo.error_space)
+    errors, own_reference = predicted.by_picture(), PairErrors.from_columns(reference[:, :2])
     scale = predicted.rejected_scale(dpo.rejected_safeguard) if dpo.rejected_safeguard > 0.0 else None
     result = group_preference_loss(
         errors, own_reference, batch.target, dpo.beta, dpo.preference_weight, dpo.anchor_weight, scale

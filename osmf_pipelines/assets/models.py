@@ -28,7 +28,7 @@ Run = Callable[[LakeResource, Trainer, date], Result]
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
 _WITHOUT_CONTRAST = ("--set", "dpo.contrast_weight=0")
 CONTROLS = {
-    "chosen_only_model": ("--set", "dpo.preference_weight=0", *_WITHOUT_CONTRAST),
+    "chosen_only_model": ("--set", "dpo.preference_weight=0", "--set", "dpo.anchor_weight=1", *_WITHOUT_CONTRAST),
     "shuffled_dpo_model": ("--set", "dpo.pair_groups=shuffled", *_WITHOUT_CONTRAST),
 }
 REWARD = "group_reward_model"

@@ -19,7 +19,7 @@ from osmf_models.recipes import load_recipe
 PRETRAINED, RECIPE = "pretrained", "group_dpo"
 CONTROLS = ("global_dpo", "chosen_only", "shuffled_dpo")
 _SAFEGUARD = 0.6  # mu of Diffusion-SDPO's experiments
-_OTHER = {"label": ("probability", "strength"), "error_space": ("clean", "velocity")}
+_OTHER = {"label": ("probability", "strength"), "error_space": ("look", "clean")}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def arms_of(dpo: DpoConfig) -> list[Arm]:
     anchor = (
         [Arm("no_anchor", {"anchor_weight": 0.0}), Arm("anchor_x2", {"anchor_weight": 2.0 * dpo.anchor_weight})]
         if dpo.anchor_weight
-        else [Arm("anchor", {"anchor_weight": 10.0})]
+        else [Arm("anchor", {"anchor_weight": 0.2})]
     )
     without = {"contrast_weight": 0.0}  # it needs each pair's own group, and the preference loss beside it
     chosen_only = {"preference_weight": 0.0, "anchor_weight": dpo.anchor_weight or 1.0, **without}

@@ -15,7 +15,8 @@ from osmf_pipelines.spark.lake import Lake
 from osmf_pipelines.tables import TABLES
 from tests.assets.conftest import LAST_DAY, Run
 
-DATA_TABLES = [name for name in TABLES if not name.endswith("_model") and name != "evaluation_report"]
+OF_MODELS = {"evaluation_report", "generated_creatives", "serving_map"}
+DATA_TABLES = [name for name in TABLES if not name.endswith("_model") and name not in OF_MODELS]
 
 
 def test_logs_become_pairs_and_an_export_and_are_judged_where_the_truth_is_known(

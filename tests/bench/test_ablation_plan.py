@@ -37,9 +37,9 @@ def test_an_arm_changes_what_it_names_and_nothing_else(recipe: str) -> None:
 
 
 def test_switches_by_hand() -> None:
-    arms = by_name(replace(DPO, beta=400.0, anchor_weight=20.0, label="probability", error_space="clean"))
+    arms = by_name(replace(DPO, beta=400.0, anchor_weight=20.0, label="probability", error_space="look"))
     assert arms["strength_label"].changes == {"label": "strength"}
-    assert arms["velocity_error"].changes == {"error_space": "velocity"}
+    assert arms["clean_error"].changes == {"error_space": "clean"}
     assert (arms["beta_div4"].changes["beta"], arms["beta_x4"].changes["beta"]) == (100.0, 1600.0)
     assert (arms["no_anchor"].changes["anchor_weight"], arms["anchor_x2"].changes["anchor_weight"]) == (0.0, 40.0)
     assert set(CONTROLS) < arms.keys()

@@ -40,4 +40,4 @@ def gmllm(export: TrainingExport) -> GMllm:
 
 @pytest.fixture
 def pipeline(gmllm: GMllm) -> GroupAdPipeline:
-    return GroupAdPipeline(gmllm.tokenizer, gmllm.backbone, gmllm.group_encoder, gmllm.connector, gmllm.denoiser)
+    return GroupAdPipeline.of(gmllm)

@@ -329,8 +329,7 @@ def test_planted_tastes_are_learned_and_lost_with_the_group(tmp_path):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(gmllm.parameters(), 1.0)
         optimiser.step()
-    parts = (gmllm.tokenizer, gmllm.backbone, gmllm.group_encoder, gmllm.connector, gmllm.denoiser)
-    figures = choice_figures(GroupAdPipeline(*parts), export)
+    figures = choice_figures(GroupAdPipeline.of(gmllm), export)
     assert figures["held_out/contradiction_choice_accuracy"] > 0.75
     shuffled = "held_out/shuffled_contradiction_choice_accuracy"
     assert figures[f"{shuffled}_low"] < 0.5 < figures[f"{shuffled}_high"]

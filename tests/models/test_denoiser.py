@@ -46,15 +46,22 @@ def test_coarse_views_are_means_of_the_scene_alone():
     torch.testing.assert_close(coarse_views(other, scene), coarse_views(noisy, scene))
 
 
-def test_condition_moves_the_whole_picture_at_once():
+def test_condition_and_look_move_the_whole_picture_at_once():
     model = denoiser(refine_stride=4).eval()
     noisy, mask, time = torch.randn(1, 3, 16, 16), torch.zeros(1, 1, 16, 16), torch.rand(1)
-    tokens = torch.randn(1, 3, 8)
-    alike = tokens + torch.tensor([1.0, -1.0, 0.0])[None, :, None]  # other tokens, the same mean
+    tokens = torch.randn(1, 4, 8)  # the last one tells the look
     emb = model.transformer.adaln_single.emb
     nn.init.ones_(emb.pooled.weight)
-    told = [emb(time, pooled=one.mean(1), batch_size=1, hidden_dtype=torch.float32) for one in (tokens, alike)]
-    torch.testing.assert_close(*told)
-    moved = emb(time, pooled=tokens.mean(1) + 1.0, batch_size=1, hidden_dtype=torch.float32) - told[0]
-    torch.testing.assert_close(moved, torch.full_like(moved, 8.0))
-    assert model(noisy, noisy, mask, time, tokens).shape == (1, 3, 16, 16)
+    moved_by = []
+    emb.register_forward_hook(lambda module, arguments, result: moved_by.append(result))
+
+    def drawn(change):
+        return model(noisy, noisy, mask, time, tokens + torch.tensor(change)[None, :, None])
+
+    assert drawn([0.0, 0.0, 0.0, 0.0]).shape == (1, 3, 16, 16)
+    drawn([1.0, -1.0, 0.0, 0.0])  # other tokens, the same mean
+    torch.testing.assert_close(moved_by[1], moved_by[0])
+    drawn([3.0, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(moved_by[2] - moved_by[0], torch.full_like(moved_by[0], 8.0))
+    drawn([0.0, 0.0, 0.0, 2.0])
+    torch.testing.assert_close(moved_by[3] - moved_by[0], torch.full_like(moved_by[0], 16.0))

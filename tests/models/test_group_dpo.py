@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,9 @@ from test_stages import launched, run, succeed
 from osmf_models.config import DpoConfig
 from osmf_models.data.collate import Dropout, collate_pairs
 from osmf_models.data.pairs import pairs_of_split
+from osmf_models.model.gmllm import noisy_pictures
+from osmf_models.model.look_planner import PlannedLook
+from osmf_models.objectives.generation import scene_errors
 from osmf_models.training.pair_errors import pair_errors, predict_pairs
 
 RUNS = Path(__file__).with_name("preference_runs.py")
@@ -160,14 +162,31 @@ def test_a_picture_against_itself_is_no_better_and_no_worse(gmllm, export):
     assert (other.chosen - other.rejected).abs().min() > 1e-6
 
 
-def test_safe_share_is_the_same_in_both_error_spaces(gmllm, export):
-    """By autograd of velocity errors; the formula takes the gradients of clean-image errors."""
-    pairs = pairs_of_split(export, DpoConfig(), "train").head(3)
-    predicted = predict_pairs(gmllm, batch_of(export, pairs))
-    leaf = replace(predicted, predicted=predicted.predicted.detach().requires_grad_())
-    errors = leaf.errors("velocity")
-    (errors.chosen.sum() + errors.rejected.sum()).backward()
-    chosen, rejected = leaf.predicted.grad.flatten(1).chunk(2)
+def test_safe_share_is_the_same_for_clean_pictures_and_velocities(gmllm, export):
+    """A velocity error is the clean one over t^2, and a pair shares its t."""
+    batch = batch_of(export, pairs_of_split(export, DpoConfig(), "train").head(3))
+    clean, velocity = (predict_pairs(gmllm, batch, space) for space in ("clean", "velocity"))
+    torch.testing.assert_close(velocity.errors, clean.errors / batch.pictures.time.square())
+    torch.testing.assert_close(velocity.rejected_scale(0.6), clean.rejected_scale(0.6))
+
+
+@pytest.mark.parametrize("error_space", ["look", "clean"])
+def test_safe_share_follows_the_gradients_of_the_errors(gmllm, export, error_space):
+    """By autograd, against the formula in gradients that are written out."""
+    batch = batch_of(export, pairs_of_split(export, DpoConfig(), "train").head(3))
+    predicted = predict_pairs(gmllm, batch, error_space)
+    if error_space == "look":
+        plan = gmllm(batch.condition).plan
+        leaf = plan.mean.detach().repeat(2, 1).requires_grad_()  # a plan for each picture
+        planned = PlannedLook(leaf, plan.log_variance.detach().repeat(2, 1))
+        errors = planned.deviances(gmllm.planner.looks(batch.pictures.images, batch.pictures.masks))
+    else:
+        noisy, target = noisy_pictures(gmllm, batch.pictures)
+        leaf = gmllm(batch.condition, noisy).clean.detach().requires_grad_()
+        errors = scene_errors(leaf, target, noisy.masks)
+    torch.testing.assert_close(errors, predicted.errors)
+    errors.sum().backward()
+    chosen, rejected = leaf.grad.flatten(1).chunk(2)
     bound = 0.4 * chosen.square().sum(1) / (chosen * rejected).sum(1)
     expected = torch.where(bound > 0, bound.clamp(max=1.0), 1.0)
     torch.testing.assert_close(predicted.rejected_scale(0.6), expected)

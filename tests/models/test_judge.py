@@ -21,7 +21,9 @@ from osmf_models.stages.judge import (
 )
 from osmf_models.training import zero
 
-NULL, OWN = (DpoConfig(pair_groups=name, num_evaluation_draws=1, contrast_weight=0.0) for name in ("null", "own"))
+NULL, OWN = (
+    DpoConfig(pair_groups=name, num_evaluation_draws=1, contrast_weight=0.0, beta=200.0) for name in ("null", "own")
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -86,7 +86,7 @@ def test_loss_falls_and_only_what_is_chosen_changes(built, export):
         losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    fresh = ("group_encoder.", "connector.", "denoiser.condition.", "denoiser.pooled.")
+    fresh = ("group_encoder.", "connector.", "planner.", "denoiser.condition.", "denoiser.pooled.")
     others = {name for name in changed if not name.startswith(fresh) and ".lora_" not in name}
     embedding = "pos_embed" if "pooled_projection_dim" in model.denoiser.transformer.config else "patch_embed"
     assert others <= {f"denoiser.transformer.{embedding}.proj.{kind}" for kind in ("weight", "bias")}

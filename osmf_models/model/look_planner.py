@@ -1,0 +1,104 @@
+"""Plans what a picture for a group is to look like, and tells the denoiser.
+
+A look is what `scene_looks` measures of a scene, standardised over the pictures of training. While pretraining, the
+denoiser is told the look of the very picture that it draws, and soon obeys; from the conditioning tokens the planner
+learns how the looks are spread that the group prefers. Drawing follows the plan's mean, while pictures drawn at random
+from what a group prefers would scatter around it. Preference optimisation moves the plan. This project's own design.
+
+Shapes: `B` conditions, `P` pictures (B, or 2B with two pictures per condition), `S` conditioning tokens, `D` width, `T`
+entries of a look, `H W` pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from osmf_models.model.scene_statistics import LOOK_NAMES, scene_looks
+
+_CLIP = 3.0  # deviations from the mean of the pictures of training
+_LEAST_DEVIATION = 1e-3
+_LEAST_LOG_VARIANCE, _START = -3.0, 2.0
+
+
+@dataclass(frozen=True)
+class PlannedLook:
+    """How the looks are spread that a group prefers: independent normal distributions.
+
+    Attributes:
+        mean: what is drawn, (B, T).
+        log_variance: at most 0, the spread of all pictures of training, (B, T).
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def deviances(self, looks: Tensor) -> Tensor:
+        """Returns -2 log density of looks (P, T), up to a constant, mean over their entries, (P,)."""
+        mean, log_variance = self._for_each(looks)
+        return ((looks - mean).square() * torch.exp(-log_variance) + log_variance).mean(1)
+
+    def deviance_gradients(self, looks: Tensor) -> Tensor:
+        """Returns the gradients of `deviances` by the plan's mean, (P, T)."""
+        mean, log_variance = self._for_each(looks)
+        return 2.0 * (mean - looks) * torch.exp(-log_variance) / looks.shape[1]
+
+    def _for_each(self, looks: Tensor) -> tuple[Tensor, Tensor]:
+        times = len(looks) // len(self.mean)
+        return self.mean.float().repeat(times, 1), self.log_variance.float().repeat(times, 1)
+
+
+class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Conditioning tokens to the look that the group prefers, and a look to a token.
+
+    Attributes:
+        look_mean, look_deviation: by which looks are standardised, (T,).
+    """
+
+    look_mean: Tensor
+    look_deviation: Tensor
+
+    @register_to_config
+    def __init__(self, width: int):
+        super().__init__()
+        size = len(LOOK_NAMES)
+        self.register_buffer("look_mean", torch.zeros(size))
+        self.register_buffer("look_deviation", torch.ones(size))
+        self.plan = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * size))
+        self.tell = nn.Sequential(nn.Linear(size, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+
+    def standardise_by(self, images: Tensor, masks: Tensor) -> None:
+        """Takes mean and deviation of looks from pictures; arguments as `looks`."""
+        looks = scene_looks(images, masks)
+        self.look_mean.copy_(looks.mean(0))
+        self.look_deviation.copy_(looks.std(0).clamp(min=_LEAST_DEVIATION))
+
+    def looks(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Returns the looks of pictures, within 3 deviations, (P, T).
+
+        Args:
+            images: RGB in [0, 1], (P, 3, H, W).
+            masks: share of each pixel under the product, (P, 1, H, W).
+        """
+        mean, deviation = self.look_mean.float(), self.look_deviation.float()
+        return ((scene_looks(images, masks) - mean) / deviation).clamp(-_CLIP, _CLIP)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and log variance of the plan of conditioning tokens (B, S, D), (B, T) each.
+
+        Plain tensors, since ZeRO-3 looks for gradients in these alone.
+        """
+        mean, spread = self.plan(tokens.mean(1)).chunk(2, dim=1)
+        return mean, _LEAST_LOG_VARIANCE * torch.sigmoid(spread - _START)
+
+    def planned(self, tokens: Tensor) -> PlannedLook:
+        """Returns the plan of conditioning tokens (B, S, D)."""
+        return PlannedLook(*self(tokens))
+
+    def told(self, tokens: Tensor, looks: Tensor) -> Tensor:
+        """Returns conditioning tokens with one more, which tells the look, (B, S + 1, D)."""
+        return torch.cat([tokens, self.tell(looks.to(tokens.dtype)).unsqueeze(1)], dim=1)

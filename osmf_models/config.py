@@ -179,7 +179,7 @@ class PretrainingConfig:
     choice_weight: float = 0.3
     choice_batch_size: int = 4
     num_choice_pictures: int = 8
-    time_floor: float = 0.5
+    time_floor: float = 0.1
     num_grid_rows: int = 4
     num_grid_groups: int = 6
     num_sampling_steps: int = 12

@@ -4,7 +4,7 @@ Pictures come in rows, so that product and group are read once for several quest
 alone; what they measure is an answer that is learned beside the choice. Pairs for preference optimisation are drawn in
 `collate.py`, how often the answers are right is counted in `training/choice_figures.py`.
 
-Shapes: `B` rows of this rank, `M` pictures of a row, `H W` pixels, `F` measured features; pictures are channels-first
+Shapes: `B` rows of this rank, `M` pictures of a row, `H W` pixels, `F` entries of a look; pictures are channels-first
 in [0, 1].
 """
 
@@ -28,7 +28,7 @@ from osmf_models.data.collate import (
     images_and_masks,
 )
 from osmf_models.data.dataset import TrainingExport
-from osmf_models.image_features import measure_images
+from osmf_models.model.scene_statistics import scene_looks
 
 CHOICE_STREAM = 1  # of random numbers, beside that of the examples
 _NUM_MEASURED = 1000
@@ -44,7 +44,7 @@ class ChoiceBatch:
         pictures: in the order in which they are read, (B, M, 3, H, W).
         target: q, the soft label that the group prefers picture i to j, (B, M, M).
         is_known: where there is such a pair, once for each, i before j, (B, M, M).
-        looks: measured features of the pictures, standardised, (B, M, F).
+        looks: what `scene_looks` measures of the pictures, standardised, (B, M, F).
     """
 
     condition: Condition
@@ -56,7 +56,7 @@ class ChoiceBatch:
 
 @dataclass(frozen=True)
 class LooksScale:
-    """Mean and deviation of each measured feature over pictures, (F,) each."""
+    """Mean and deviation of each entry of a look over pictures, (F,) each."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
@@ -68,7 +68,7 @@ class LooksScale:
         return cls(features.mean(0), np.maximum(features.std(0), _LEAST_DEVIATION))
 
     def looks(self, export: TrainingExport, creatives: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Returns the standardised features of creatives (B,) of the export, (B, F)."""
+        """Returns the standardised looks of creatives (B,) of the export, (B, F)."""
         return ((_measured(export, creatives) - self.mean) / self.deviation).astype(np.float32)
 
 
@@ -138,9 +138,8 @@ def draw_choice_batch(
 
 
 def _measured(export: TrainingExport, creatives: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the features of whole pictures, the product among them, (B, F)."""
-    images = np.stack([export.images[index] for index in creatives]).astype(np.float64)
-    return measure_images(images, np.zeros(images.shape[:3]))
+    """Returns how the scenes of creatives look, (B, F)."""
+    return scene_looks(*images_and_masks(export, creatives)).double().numpy()
 
 
 def _shown(

@@ -11,6 +11,7 @@ import torch
 from osmf_models.data.choice import ChoiceBatch, PretrainingBatch
 from osmf_models.data.collate import Condition, GenerationBatch, PictureBatch
 from osmf_models.image_features import FEATURE_NAMES
+from osmf_models.model.scene_statistics import LOOK_NAMES
 from osmf_models.records import ExportManifest, group_feature_names
 
 _NUM_ATTRIBUTES, _NUM_BINS = 7, 5  # of users, as in the simulated market
@@ -64,6 +65,6 @@ def synthetic_batch(
         return PretrainingBatch(generation)
     of_pairs = (num_choices, num_choice_pictures, num_choice_pictures)
     row = uniform(num_choices, num_choice_pictures, 3, px, px)
-    known, looks = torch.ones(of_pairs).triu(1).bool(), uniform(num_choices, num_choice_pictures, len(FEATURE_NAMES))
+    known, looks = torch.ones(of_pairs).triu(1).bool(), uniform(num_choices, num_choice_pictures, len(LOOK_NAMES))
     choice = ChoiceBatch(condition(num_choices), row, uniform(*of_pairs), known, looks)
     return PretrainingBatch(generation, choice)

@@ -28,12 +28,12 @@ from transformers import (
 )
 
 from osmf_models.config import ModelConfig
-from osmf_models.image_features import FEATURE_NAMES
 from osmf_models.model.qwen3_vl import MODEL_TYPE, picture_tokens
+from osmf_models.model.scene_statistics import LOOK_NAMES
 
 _PAD, _END, _UNKNOWN = "<pad>", "<end>", "<unk>"
 _ASKED = "<asked>"  # stands behind a picture, where the group's liking of it is read off
-_LOOKS = tuple(f"<{name}>" for name in FEATURE_NAMES)  # answers at a picture: how much of that there is in it
+_LOOKS = tuple(f"<{name}>" for name in LOOK_NAMES)  # answers at a picture: how much of that there is in it
 _NUM_REMEMBERED_TEXTS = 65536  # a training sees the same titles and descriptions again and again, while a GPU waits
 
 
@@ -72,7 +72,7 @@ class PicturesRead:
 
     Attributes:
         likings: the logit of word `asked` behind each picture, (B, M); only differences within a row say something.
-        looks: the logits of words `looks` at each picture, (B, M, F): its features, standardised over pictures.
+        looks: the logits of words `looks` at each picture, (B, M, F): its look, standardised over pictures.
     """
 
     likings: Tensor

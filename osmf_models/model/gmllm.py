@@ -186,13 +186,13 @@ class GMllm(nn.Module):
         return self.denoiser(latents, product, masks, pictures.time, tokens).float()  # (P, c, h, w)
 
     def planned_look(self, condition: Condition) -> Tensor:
-        """Returns the look that is planned for the group, (B, T)."""
-        return self.planner.planned(self.connector(self.read(condition).hidden_states)).mean
+        """Returns the look that is to be drawn for the group, (B, T)."""
+        return self.planner.within_range(self.planner.planned(self.connector(self.read(condition).hidden_states)).mean)
 
     def condition_tokens(self, condition: Condition, shift: Tensor | float = 0.0) -> Tensor:
         """Returns what the denoiser is conditioned on, the planned look moved by `shift` (B, T), (B, S + 1, D)."""
         tokens = self.connector(self.read(condition).hidden_states)
-        return self.planner.told(tokens, self.planner.planned(tokens).mean + shift)
+        return self.planner.told(tokens, self.planner.within_range(self.planner.planned(tokens).mean) + shift)
 
     def read(self, condition: Condition, description: TokenBatch | None = None) -> BackboneOutput:
         """Returns what the language model makes of product and group."""

@@ -22,6 +22,9 @@ from osmf_models.model.scene_statistics import LOOK_NAMES, scene_looks
 
 _CLIP = 3.0  # deviations from the mean of the pictures of training
 _LEAST_DEVIATION = 1e-3
+_OUTSIDE = 0.01  # of the pictures of training, at either end of an entry's range
+_LARGEST_NUDGE = 1.5  # deviations
+_DAMPING, _TINY = 1e-3, 1e-10
 _LEAST_LOG_VARIANCE, _START = -3.0, 2.0
 
 
@@ -57,10 +60,13 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Attributes:
         look_mean, look_deviation: by which looks are standardised, (T,).
+        look_low, look_high: between which 98% of the pictures of training lie, standardised, (T,).
     """
 
     look_mean: Tensor
     look_deviation: Tensor
+    look_low: Tensor
+    look_high: Tensor
 
     @register_to_config
     def __init__(self, width: int):
@@ -68,14 +74,19 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         size = len(LOOK_NAMES)
         self.register_buffer("look_mean", torch.zeros(size))
         self.register_buffer("look_deviation", torch.ones(size))
+        self.register_buffer("look_low", torch.full((size,), -_CLIP))
+        self.register_buffer("look_high", torch.full((size,), _CLIP))
         self.plan = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * size))
         self.tell = nn.Sequential(nn.Linear(size, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
 
     def standardise_by(self, images: Tensor, masks: Tensor) -> None:
-        """Takes mean and deviation of looks from pictures; arguments as `looks`."""
+        """Takes mean, deviation and range of looks from pictures; arguments as `looks`."""
         looks = scene_looks(images, masks)
         self.look_mean.copy_(looks.mean(0))
         self.look_deviation.copy_(looks.std(0).clamp(min=_LEAST_DEVIATION))
+        low, high = self.looks(images, masks).quantile(looks.new_tensor([_OUTSIDE, 1.0 - _OUTSIDE]), dim=0)
+        self.look_low.copy_(low)
+        self.look_high.copy_(high)
 
     def looks(self, images: Tensor, masks: Tensor) -> Tensor:
         """Returns the looks of pictures, within 3 deviations, (P, T).
@@ -84,8 +95,41 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
             images: RGB in [0, 1], (P, 3, H, W).
             masks: share of each pixel under the product, (P, 1, H, W).
         """
-        mean, deviation = self.look_mean.float(), self.look_deviation.float()
-        return ((scene_looks(images, masks) - mean) / deviation).clamp(-_CLIP, _CLIP)
+        return self._standardised(images, masks).clamp(-_CLIP, _CLIP)
+
+    def within_range(self, looks: Tensor) -> Tensor:
+        """Returns looks (B, T) brought to what pictures of training show: beyond it nothing is known of a taste."""
+        return torch.minimum(torch.maximum(looks, self.look_low.float()), self.look_high.float())
+
+    def nudged(self, pictures: Tensor, masks: Tensor, wanted: Tensor) -> Tensor:
+        """Returns pictures moved by as little as brings their looks to `wanted`, to first order, in [0, 1].
+
+        It is a step of Newton's method for as many equations as a look has entries, of which the shortest of many
+        solutions is taken. A picture that it would lead astray stays as it is.
+
+        Args:
+            pictures: RGB in [0, 1], (B, 3, H, W).
+            masks: share of each pixel under the product, (B, 1, H, W).
+            wanted: looks, (B, T).
+        """
+        with torch.enable_grad():
+            varied = pictures.detach().requires_grad_(True)
+            looks = self._standardised(varied, masks)
+            entries = [looks[:, entry].sum() for entry in range(looks.shape[1])]
+            rows = [torch.autograd.grad(entry, varied, retain_graph=True)[0].flatten(1) for entry in entries]
+        slopes = torch.stack(rows, dim=1)  # (B, T, 3 H W)
+        products = slopes @ slopes.transpose(1, 2)  # (B, T, T)
+        sizes = products.diagonal(dim1=1, dim2=2)
+        products = products + torch.diag_embed(_DAMPING * sizes + _TINY)
+        gaps = (wanted - looks.detach()).clamp(-_LARGEST_NUDGE, _LARGEST_NUDGE)
+        factors = torch.linalg.solve(products, gaps.unsqueeze(2))  # (B, T, 1)
+        nudge = (slopes.transpose(1, 2) @ factors).view_as(pictures)
+        moved = (pictures.detach() + nudge).clamp(0.0, 1.0)
+        is_nearer = (self._standardised(moved, masks) - wanted).norm(dim=1) < (looks.detach() - wanted).norm(dim=1)
+        return torch.where(is_nearer.view(-1, 1, 1, 1), moved, pictures)
+
+    def _standardised(self, images: Tensor, masks: Tensor) -> Tensor:
+        return (scene_looks(images, masks) - self.look_mean.float()) / self.look_deviation.float()
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mean and log variance of the plan of conditioning tokens (B, S, D), (B, T) each.

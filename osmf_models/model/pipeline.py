@@ -26,12 +26,14 @@ from osmf_models.model.connector import Connector
 from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.model.gmllm import GMllm, NoisyPictures
 from osmf_models.model.group_encoder import GroupEncoder
+from osmf_models.model.latents import Latents
 from osmf_models.model.look_planner import LookPlanner
 from osmf_models.model.published_denoiser import PublishedDenoiser
-from osmf_models.model.sampler import CleanPrediction, GuidedPredictions, integrate
+from osmf_models.model.sampler import CleanPrediction, GuidedPredictions, Steering, integrate, steered
 from osmf_models.objectives.comprehension import both_orders
 
 _NUM_PICTURES_AT_ONCE = 128
+_NUM_NUDGES = 2
 _PIXELS_AT_ONCE = _NUM_PICTURES_AT_ONCE * 256**2
 
 
@@ -129,11 +131,12 @@ class GroupAdPipeline(DiffusionPipeline):
             product, masks = self._tensor(product_image[rows]), self._tensor(mask[rows, ..., None])
             wanted = self.gmllm.planned_look(condition)  # (B, T)
             asked, drawn = wanted, noise[rows]
+            steering = self._steering(latents, masks, wanted)
             for number in range(num_corrections + 1):
                 if number:
                     asked = asked + wanted - self.planner.looks(drawn, masks)
                 guided = self._guided(condition, latents.product(product, masks), latents.shares(masks), asked - wanted)
-                predict = guided.at_scale(guidance_scale, text_guidance_scale)
+                predict = steered(guided.at_scale(guidance_scale, text_guidance_scale), steering)
                 drawn = latents.decode(integrate(predict, noise[rows], num_inference_steps))
             parts.append(drawn.cpu())
         scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
@@ -191,6 +194,18 @@ class GroupAdPipeline(DiffusionPipeline):
         without_group = Condition(condition.product_view, condition.titles, condition.group_features, null)
         without_both = Condition(condition.product_view, [""] * len(null), condition.group_features, null)
         return GuidedPredictions(under(without_both), under(without_group), under(condition))
+
+    def _steering(self, latents: Latents, masks: Tensor, wanted: Tensor) -> Steering:
+        """Returns what moves clean latents to where their pictures look as wanted."""
+
+        def steer(clean: Tensor) -> Tensor:
+            pictures = latents.decode(clean)
+            moved = pictures
+            for _ in range(_NUM_NUDGES):
+                moved = self.planner.nudged(moved, masks, wanted)
+            return clean + latents.encode(moved) - latents.encode(pictures)
+
+        return steer
 
     def _condition(
         self,

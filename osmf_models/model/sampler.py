@@ -17,6 +17,11 @@ from osmf_models.model.path import velocity_from_clean
 CleanPrediction = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, H, W), time (B,)) → predicted clean picture (B, C, H, W)."""
 
+Steering = Callable[[Tensor], Tensor]
+"""Predicted clean latents (B, C, H, W) → what is taken in their place."""
+
+_STEERED_UNTIL, _STEERED_FROM = 0.05, 0.8
+
 
 @dataclass(frozen=True)
 class GuidedPredictions:
@@ -43,6 +48,19 @@ class GuidedPredictions:
             return torch.stack(terms).sum(0)
 
         return predict
+
+
+def steered(predict: CleanPrediction, steer: Steering) -> CleanPrediction:
+    """Returns `predict` with its clean pictures steered between t = 0.8 and 0.05.
+
+    Before, there is hardly a picture; afterwards the denoiser alone finishes it.
+    """
+
+    def predict_steered(noisy: Tensor, time: Tensor) -> Tensor:
+        clean = predict(noisy, time)
+        return steer(clean) if _STEERED_UNTIL <= float(time[0]) <= _STEERED_FROM else clean
+
+    return predict_steered
 
 
 def integrate(predict: CleanPrediction, noise: Tensor, num_steps: int, is_second_order: bool = False) -> Tensor:

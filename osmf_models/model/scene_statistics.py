@@ -16,12 +16,13 @@ from torch.nn import functional
 
 from osmf_models.image_features import FEATURE_NAMES
 
-LOOK_NAMES = FEATURE_NAMES
+LOOK_NAMES = (*FEATURE_NAMES, "coarseness", "clutter", "shadow", "horizon")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUM_CHANNELS = 4
 _NUM_BANDS = 4
 _CLEAR = 0.02  # a pixel that the product covers less than this shows the scene alone
 _TINY = 1e-6
+_NEAR_LAGS = (1, 2)
 
 
 def lags_px(image_px: int) -> tuple[int, ...]:
@@ -58,16 +59,52 @@ def scene_statistics(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
-    """Returns what `image_features.py` measures, (B, 5), in the order of `LOOK_NAMES`, on the pictures' device.
+    """Returns how scenes look, (B, 9), in the order of `LOOK_NAMES`, on the pictures' device.
 
-    Brightness, warmth, saturation and gradient agree with it but for the rim of the product, which counts here as no
-    scene; texture is the logarithm of the step from pixel to pixel. Arguments as `scene_statistics`.
+    Brightness, warmth, saturation and gradient agree with `image_features.py` but for the rim of the product, which
+    counts here as no scene; texture is the logarithm of the step from pixel to pixel. Coarseness: by how much the step
+    across grows from one lag to the next; clutter: how much colours stand out from their rows; shadow: by how much luma
+    at the product's foot is lower than beside it; horizon: height at which rows' warmth changes, 0 is the top.
+    Arguments as `scene_statistics`.
     """
     channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
     luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
-    texture = (_log_step(channels, scene, 2, 1) + _log_step(channels, scene, 3, 1))[:, 0] / 2
+    near, far = (_log_step(channels, scene, 3, lag)[:, 0] for lag in _NEAR_LAGS)
+    texture = (_log_step(channels, scene, 2, 1)[:, 0] + near) / 2
     upper, lower = (_mean(*halves)[:, 0] for halves in zip(channels.chunk(2, 2), scene.chunk(2, 2), strict=True))
-    return torch.stack([luma, warmth, saturation, texture, upper - lower], dim=1)
+    rows = _mean(channels, scene, (3,))  # (B, C, H)
+    clutter = _mean((channels - rows[..., None]).abs(), scene)[:, 1:3].sum(1)
+    beside, below = (_mean(channels, place * scene)[:, 0] for place in _foot_of(masks))
+    values = [
+        luma,
+        warmth,
+        saturation,
+        texture,
+        upper - lower,
+        far - near,
+        clutter,
+        beside - below,
+        _horizon(rows[:, 1]),
+    ]
+    return torch.stack(values, dim=1)
+
+
+def _horizon(warmth: Tensor) -> Tensor:
+    """Mean height of the changes between rows (B, H), as share of the height, (B,)."""
+    changes = warmth.diff(dim=1).abs() + _TINY
+    heights = torch.arange(1, warmth.shape[1], dtype=warmth.dtype, device=warmth.device) / warmth.shape[1]
+    return (changes * heights).sum(1) / changes.sum(1)
+
+
+def _foot_of(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the rows below the product, beside it and under it, (B, 1, H, W) each."""
+    reach = max(1, masks.shape[-1] // 10)
+    solid = (masks > 0.5).to(masks.dtype)
+    places = torch.arange(masks.shape[2], device=masks.device).view(1, 1, -1, 1)
+    last = (solid.amax(3, keepdim=True) * places).amax(2, keepdim=True)  # (B, 1, 1, 1)
+    rows = ((places > last) & (places <= last + reach)).to(masks.dtype)
+    under = (solid * (places > last - reach)).amax(2, keepdim=True)  # (B, 1, 1, W)
+    return rows * (1.0 - under), rows * under
 
 
 def _channels(images: Tensor) -> Tensor:

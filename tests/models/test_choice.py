@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from osmf_models.config import DataConfig, PretrainingConfig
 from osmf_models.data.choice import CHOICE_STREAM, LooksScale, choice_pairs, draw_choice_batch
-from osmf_models.data.collate import BatchKey, Dropout
+from osmf_models.data.collate import BatchKey, Dropout, images_and_masks
 from osmf_models.data.dataset import load_export
 from osmf_models.data.synthetic import synthetic_batch
-from osmf_models.image_features import measure_images
 from osmf_models.model.backbone import picture_words
 from osmf_models.model.gmllm import GMllm
 from osmf_models.model.pipeline import GroupAdPipeline
+from osmf_models.model.scene_statistics import scene_looks
 from osmf_models.objectives.comprehension import both_orders, choice_loss, looks_loss
 from osmf_models.recipes import load_recipe
 from osmf_models.stages.pretrain import batch_loss
@@ -135,11 +135,12 @@ def test_order_and_groups_are_balanced(export):
     np.testing.assert_allclose(shares, 1.0 / pairs.group_index.nunique(), atol=0.06)
 
 
-def test_looks_are_the_measured_features_of_the_pictures(export):
-    """Of whole pictures, so that they differ by the scene; standardised over the pictures of the pairs."""
+def test_looks_are_measured_of_the_scenes(export):
+    """Outside the product; standardised over the pictures of the pairs."""
     batch, scale = draw(export, num_pictures=4), LooksScale.of(export, choice_pairs(export, "train"))
-    picture = batch.pictures[2, 1].movedim(0, -1).double().numpy()
-    measured = measure_images(picture[None], np.zeros((1, *picture.shape[:2])))[0]
+    images, masks = images_and_masks(export, np.arange(len(export.creatives)))
+    row = int(torch.nonzero((images == batch.pictures[2, 1]).flatten(1).all(1))[0])
+    measured = scene_looks(images[[row]], masks[[row]])[0].double().numpy()
     np.testing.assert_allclose(batch.looks[2, 1], (measured - scale.mean) / scale.deviation, atol=1e-4)
     everything = scale.looks(export, choice_pairs(export, "train").chosen_index.unique())
     np.testing.assert_allclose(everything.mean(0), 0.0, atol=1e-4)

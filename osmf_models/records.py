@@ -29,7 +29,8 @@ HEARTBEAT_NAME = "heartbeat.json"
 HELD_OUT_GROUPS_NAME = "held_out_groups.json"  # how a model orders each group's pairs of held-out products
 REFERENCE_NAME = "reference.json"  # what the reference of a preference run was, and the export that it learned from
 CHECKPOINTS_NAME = "checkpoints"
-CHECKPOINT_POINTER_NAME = "checkpoint.json"  # present once a stage has something to go on from
+CHECKPOINT_POINTER_NAME = "checkpoint.json"  # names the newest one
+CHECKPOINT_PATTERN = "step-*"  # a stage has something to go on from once there is one
 
 # Tags of a registered version: hashes over the model's own files, and over all that is registered, code too.
 ARTIFACT_TAG, PACKAGE_TAG = "artifact_sha256", "package_sha256"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,14 +26,26 @@ from osmf_models.config import DataConfig
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
 
 Floats = NDArray[np.float32]
+Value = TypeVar("Value")
 _CLIP = 8.0  # a group further than this many deviations from the mean says no more
 
 
 class Pictures:
-    """A column of PNG pictures, decoded when asked for; the most recent ones are kept decoded."""
+    """A column of PNG pictures, decoded when asked for; the most recent ones are kept decoded.
 
-    def __init__(self, names: Sequence[str], pngs: Sequence[bytes], mode: str, image_px: int, config: DataConfig):
-        self._names, self._pngs, self._mode, self._image_px = names, pngs, mode, image_px
+    Args:
+        kind: what they are, for messages.
+        names: of what they show.
+        pngs: their bytes.
+        mode: of Pillow, of each of them.
+        image_px: their side.
+        config: the largest side that is looked at, and how many are kept.
+    """
+
+    def __init__(
+        self, kind: str, names: Sequence[str], pngs: Sequence[bytes], mode: str, image_px: int, config: DataConfig
+    ):
+        self._kind, self._names, self._pngs, self._mode, self._image_px = kind, names, pngs, mode, image_px
         self._max_px = config.max_image_px
         self._decoded = lru_cache(maxsize=config.num_cached_pictures)(self._decode)
 
@@ -40,18 +53,41 @@ class Pictures:
         """Returns picture `index` with values in [0, 1]: (H, W, channels), or (H, W) for masks."""
         return self._decoded(int(index))
 
+    def check(self) -> Pictures:
+        """Looks at what every picture says of itself, without decoding it, and returns them.
+
+        Raises:
+            ValueError: when one is missing, is no PNG, or has another mode or size.
+        """
+        for index in range(len(self._names)):
+            self._read(index, lambda image: None)
+        return self
+
     def _decode(self, index: int) -> Floats:
-        name = self._names[index]
+        return self._read(index, lambda image: np.asarray(image, dtype=np.float32) / 255.0)
+
+    def _read(self, index: int, look: Callable[[Image.Image], Value]) -> Value:
+        name, png = self._names[index], self._pngs[index]
+        if not png:
+            raise ValueError(f"the {self._kind} of {name} is missing: export again.")
         try:
-            with Image.open(io.BytesIO(self._pngs[index]), formats=["PNG"]) as image:
-                if max(image.size) > self._max_px:
-                    raise ValueError(f"picture of {name} is {image.size} px, more than {self._max_px}.")
-                pixels = np.asarray(image.convert(self._mode), dtype=np.float32) / 255.0
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"picture of {name} is no readable PNG: {error}.") from error
-        if pixels.shape[:2] != (self._image_px, self._image_px):
-            raise ValueError(f"picture of {name} is {pixels.shape[:2]} px, the manifest says {self._image_px}.")
-        return pixels
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+                if wrong := self._what_is_wrong(image):
+                    raise ValueError(f"the {self._kind} of {name} is {wrong}: export again.")
+                return look(image)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"the {self._kind} of {name} is no readable PNG: export again.") from error
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"the {self._kind} of {name} is no readable PNG ({error}): export again.") from error
+
+    def _what_is_wrong(self, image: Image.Image) -> str:
+        if max(image.size) > self._max_px:
+            return f"{image.size} px, more than {self._max_px} (data.max_image_px)"
+        if image.mode != self._mode:
+            return f"of mode {image.mode}, where {self._mode} is needed"
+        if image.size != (self._image_px, self._image_px):
+            return f"{image.size} px, where the manifest says {self._image_px}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -93,8 +129,8 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
     """Returns the export in `folder`, verified.
 
     Raises:
-        ValueError: when a file is missing or altered, a table is absent or has other columns, or a row points at a
-            group that is not there.
+        ValueError: when a file is missing or altered, a table is absent or has other columns, a row points at a group
+            that is not there, or a picture is missing or says that it is none of the export's.
     """
     manifest = ExportManifest.read(folder)
     tables = {name: _read_table(folder, manifest, name) for name in EXPORT_TABLES}
@@ -112,10 +148,10 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
         group_features=normalised_features(raw, manifest.group_feature_mean, manifest.group_feature_scale),
         raw_group_features=raw,
         products=products.drop(columns="cutout_png"),
-        cutouts=Pictures(list(product_ids), list(products.cutout_png), "RGBA", px, config),
+        cutouts=Pictures("cut-out", list(product_ids), list(products.cutout_png), "RGBA", px, config).check(),
         creatives=creatives[["creative_id", "product_index"]],
-        images=Pictures(list(creative_ids), list(creatives.image_png), "RGB", px, config),
-        masks=Pictures(list(creative_ids), list(creatives.mask_png), "L", px, config),
+        images=Pictures("picture", list(creative_ids), list(creatives.image_png), "RGB", px, config).check(),
+        masks=Pictures("mask", list(creative_ids), list(creatives.mask_png), "L", px, config).check(),
         examples=examples,
         pairs=pairs,
         num_examples_without_picture=num_examples_left,

@@ -38,6 +38,7 @@ from osmf_models.stages.run_record import StageArguments, run_stage, stage_argum
 from osmf_models.stages.sample_grid import write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.best import BestWeights, Judgement, StoppingRule
+from osmf_models.training.course import course_of
 from osmf_models.training.hand_over import HandOver
 from osmf_models.training.loop import train
 from osmf_models.training.memory import check_memory
@@ -114,7 +115,17 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
             return judged_by(engine, export, held_out, dpo)
 
     watch = best_weights(judged_now, hand_over, held_out, known, arguments) if dpo.evaluate_every else None
-    result = train(engine, step_loss, dpo.training, arguments.output, arguments.is_resumed, watch, companion=hand_over)
+    course = course_of(config, "dpo", export.manifest.data_hash)
+    result = train(
+        engine,
+        step_loss,
+        dpo.training,
+        arguments.output,
+        arguments.is_resumed,
+        watch,
+        companion=hand_over,
+        course=course,
+    )
     if watch is None:
         errors = judged_now()
         hand_over.save_model(arguments.output / "model")

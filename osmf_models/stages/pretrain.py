@@ -32,9 +32,10 @@ from osmf_models.objectives.comprehension import choice_loss, description_loss, 
 from osmf_models.objectives.generation import generation_loss, scene_errors
 from osmf_models.records import ExportManifest
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
-from osmf_models.stages.sample_grid import write_sample_grid
+from osmf_models.stages.sample_grid import mean_scene_distance, write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.choice_figures import choice_figures
+from osmf_models.training.course import course_of
 from osmf_models.training.hand_over import HandOver
 from osmf_models.training.loop import StepLoss, train
 from osmf_models.training.memory import check_memory
@@ -69,14 +70,17 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     step_loss = pretraining_loss(engine, export, config)
     training, output = config.pretraining.training, arguments.output
     hand_over = HandOver(engine, training, config.model.published)
-    result = train(engine, step_loss, training, output, arguments.is_resumed, companion=hand_over)
+    course = course_of(config, "pretraining", export.manifest.data_hash)
+    result = train(engine, step_loss, training, output, arguments.is_resumed, companion=hand_over, course=course)
     pipeline = hand_over.save_model(output / "model")
     device = engine.device
     engine.destroy()
     if pipeline is not None:
-        write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
+        drawn = write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
+        metrics |= {f"num_trainable/{part}": float(count) for part, count in num_trainable.items()}
+        metrics["sample_grid/scene_distance"] = mean_scene_distance(drawn, export)
         metrics["num_examples_without_picture"] = float(export.num_examples_without_picture)
         if config.pretraining.choice_batch_size:
             metrics |= choice_figures(pipeline, export)
@@ -91,6 +95,10 @@ def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -
             part is missing, or is no such part; or when published parts are to choose between pictures.
     """
     if config.model.published is None:
+        # Sizes alone, by a tokenizer of some texts, so that no weight is made of a model that cannot fit.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            sizes = GMllm.build(config.model, manifest, texts[:_NUM_STANDARD])
+        check_memory(sizes, config, config.pretraining.training)
         model = GMllm.build(config.model, manifest, texts)
         check_memory(model, config, config.pretraining.training)
         return model

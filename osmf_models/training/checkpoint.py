@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from torch import nn
 
 from osmf_models.config import TrainingConfig
-from osmf_models.records import CHECKPOINT_POINTER_NAME
 from osmf_models.training import zero
 from osmf_models.training.manifest import (
     Origin,
@@ -42,6 +41,7 @@ OnPhase = Callable[[str, int], None]
 # Settings that may change between a checkpoint and going on from it: the course of training does not depend on them.
 _FREE_SETTINGS = ("log_every", "checkpoint_every", "max_skipped_steps")
 _IF_UNTOLD = {"ema_decay": 0.0}  # what a checkpoint was trained with that does not name the setting
+_NOTHING_MORE: Mapping[str, Any] = {}
 
 
 class Companion(Protocol):
@@ -68,6 +68,7 @@ def save_checkpoint(
     config: TrainingConfig,
     on_phase: OnPhase = tell_nobody,
     companion: Companion | None = None,
+    course: Mapping[str, Any] = _NOTHING_MORE,
 ) -> None:
     """Writes the state after `step` steps and points at it; the one before is kept, all others are removed."""
     tag, temporary = checkpoint_tag(step), f"tmp-{step:07d}"
@@ -85,7 +86,7 @@ def save_checkpoint(
     zero.barrier()
     if is_first:
         on_phase("manifest", step)
-        write_manifest(folder / temporary, origin_of(engine, step, config))
+        write_manifest(folder / temporary, origin_of(engine, step, config, course))
         on_phase("publish", step)
         shutil.rmtree(folder / tag, ignore_errors=True)
         (folder / temporary).rename(folder / tag)
@@ -96,16 +97,29 @@ def save_checkpoint(
     zero.barrier()
 
 
-def load_checkpoint(engine: Any, folder: Path, config: TrainingConfig, companion: Companion | None = None) -> int:
+def load_checkpoint(
+    engine: Any,
+    folder: Path,
+    config: TrainingConfig,
+    companion: Companion | None = None,
+    course: Mapping[str, Any] = _NOTHING_MORE,
+) -> int:
     """Restores the newest whole checkpoint and returns the number of steps behind it.
 
     One that another number of processes wrote is converted first.
 
+    Args:
+        engine: to fill.
+        folder: of checkpoints.
+        config: of the optimisation.
+        companion: takes up what it saved.
+        course: what else the course of training depends on, by name, see `course.py`.
+
     Raises:
         ValueError: on all processes alike, when none is whole, or the newest is of another model or other settings.
     """
-    tag, origin = zero.from_first_rank(lambda: _checkpoint_for(engine, folder, config))
-    now = origin_of(engine, origin.step, config)
+    tag, origin = zero.from_first_rank(lambda: _checkpoint_for(engine, folder, config, course))
+    now = origin_of(engine, origin.step, config, course)
     if zero.rank() == 0:
         logger.info("going on from %s", folder / tag)
     if origin.zero_stage == now.zero_stage and (origin.world_size == now.world_size or not now.zero_stage):
@@ -126,7 +140,7 @@ def set_aside(folder: Path) -> None:
     """Clears the way for a fresh start: checkpoints of an earlier run in `folder` move to `folder`-before."""
     if zero.rank() == 0:
         before = folder.with_name(f"{folder.name}-before")
-        if (folder / CHECKPOINT_POINTER_NAME).is_file():
+        if checkpoint_tags(folder):
             shutil.rmtree(before, ignore_errors=True)
             folder.rename(before)
             logger.warning("no --resume: checkpoints of an earlier run are now in %s", before)
@@ -134,22 +148,22 @@ def set_aside(folder: Path) -> None:
     zero.barrier()
 
 
-def origin_of(engine: Any, step: int, config: TrainingConfig) -> Origin:
+def origin_of(engine: Any, step: int, config: TrainingConfig, course: Mapping[str, Any] = _NOTHING_MORE) -> Origin:
     """Returns who this process and its peers are, after `step` steps."""
     settings = {name: value for name, value in asdict(config).items() if name not in _FREE_SETTINGS}
-    return Origin(step, zero.world_size(), zero.stage(engine), _model_sha256(engine.module), settings)
+    return Origin(step, zero.world_size(), zero.stage(engine), _model_sha256(engine.module), {**settings, **course})
 
 
-def _checkpoint_for(engine: Any, folder: Path, config: TrainingConfig) -> tuple[str, Origin]:
+def _checkpoint_for(engine: Any, folder: Path, config: TrainingConfig, course: Mapping[str, Any]) -> tuple[str, Origin]:
     """Returns the newest whole checkpoint, refusing one of another configuration."""
     tag, origin = newest_whole(folder)
-    now = origin_of(engine, origin.step, config)
+    now = origin_of(engine, origin.step, config, course)
     if origin.model_sha256 != now.model_sha256:
         raise ValueError(
             f"{folder / tag} is of another model (names, shapes or precision of parameters): resume with the recipe and"
             " overrides that it was trained with, or start afresh without --resume."
         )
-    before = {**_IF_UNTOLD, **origin.settings}
+    before = {**course, **_IF_UNTOLD, **origin.settings}  # a checkpoint that tells no course is of any
     changed = [
         f"{name} was {before.get(name)}, is {value}"
         for name, value in now.settings.items()

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +114,7 @@ def train(
     watch: Watch | None = None,
     on_phase: OnPhase = tell_nobody,
     companion: Companion | None = None,
+    course: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Trains to `config.num_steps`, or until `watch` ends it, from the newest whole checkpoint if `is_resumed`.
 
@@ -128,6 +129,7 @@ def train(
         watch: looks at the model after each step.
         on_phase: told (phase, step) as each step, each report and each of `checkpoint.PHASES` begins.
         companion: goes along with the weights, before `watch` looks at them.
+        course: what else the course of training depends on, by name; a checkpoint of another is refused.
 
     Raises:
         ValueError: on all ranks alike, when too many steps are skipped, when a loss that was learned from or, before
@@ -136,7 +138,7 @@ def train(
     checkpoints = output / CHECKPOINTS_NAME
     first_step = 0
     if is_resumed:
-        first_step = load_checkpoint(engine, checkpoints, config, companion)
+        first_step = load_checkpoint(engine, checkpoints, config, companion, course or {})
     else:
         set_aside(checkpoints)
     tracker = Tracker(output, zero.rank(), first_step)
@@ -170,7 +172,7 @@ def train(
         if (is_saved or is_last) and not zero.has_finite_weights(engine.module):
             raise ValueError(f"after step {step} a weight is no finite number: lower the learning rate.")
         if is_saved:
-            save_checkpoint(engine, checkpoints, done, config, on_phase, companion)
+            save_checkpoint(engine, checkpoints, done, config, on_phase, companion, course or {})
         if is_over:
             break
     seconds = (time.monotonic() - started) / max(1, done - first_step)

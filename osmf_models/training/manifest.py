@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from osmf_models.records import CHECKPOINT_POINTER_NAME
+from osmf_models.records import CHECKPOINT_PATTERN, CHECKPOINT_POINTER_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def checkpoint_tag(step: int) -> str:
 
 def checkpoint_tags(folder: Path) -> list[str]:
     """Returns the names of the checkpoints in `folder`, newest first, whole or not."""
-    return sorted((path.name for path in folder.glob("step-*") if _TAG.fullmatch(path.name)), reverse=True)
+    return sorted((path.name for path in folder.glob(CHECKPOINT_PATTERN) if _TAG.fullmatch(path.name)), reverse=True)
 
 
 def write_manifest(folder: Path, origin: Origin) -> None:
@@ -70,9 +70,11 @@ def verified_origin(folder: Path) -> Origin:
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link to elsewhere")
     try:
-        content = json.loads((folder / _MANIFEST_NAME).read_text())
+        told = (folder / _MANIFEST_NAME).read_bytes()
+        content = json.loads(told)
+        is_as_written = told == _text(content).encode()  # the same in other words is damage too
         stated, files = content.pop("sha256"), content.pop("files")
-        is_own = stated == _content_sha256({**content, "files": files})
+        is_own = is_as_written and stated == _content_sha256({**content, "files": files})
         origin = Origin(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the manifest of {folder} is broken ({error!r})") from error
@@ -109,14 +111,14 @@ def newest_whole(folder: Path) -> tuple[str, Origin]:
 
 
 def write_pointer(folder: Path, tag: str) -> None:
-    """Tells whoever starts stages that `folder` has something to go on from."""
+    """Tells whoever looks into `folder` which checkpoint is the newest; what is gone on from is found without it."""
     write_json(folder / CHECKPOINT_POINTER_NAME, {"tag": tag})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file that is whole or absent."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True))
+    temporary.write_text(_text(content))
     temporary.replace(path)
 
 
@@ -134,6 +136,10 @@ def _wrong_pointer(folder: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{pointer} is missing or broken ({error!r})"]
     return [] if tag in checkpoint_tags(folder) else [f"{pointer} points to {tag!r}, which is no checkpoint here"]
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True)
 
 
 def _content_sha256(content: dict[str, Any]) -> str:

@@ -45,7 +45,13 @@ def _mlflow_client() -> Any:
 
 
 def _keep_steps_until(path: Path, first_step: int) -> None:
-    """Drops the records past a checkpoint that training resumes from, so that steps keep rising."""
+    """Drops the records past a checkpoint that training resumes from, so that steps keep rising.
+
+    A last line without an end, which a killed process left, is past every checkpoint.
+    """
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(f"{line}\n" for line in kept))
+        lines = path.read_text().rpartition("\n")[0].splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= first_step]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        temporary.replace(path)

@@ -102,22 +102,40 @@ def test_pair_without_picture_is_left_out_and_counted(copy, export):
     assert len(changed.pairs) == len(export.pairs) - 1
 
 
-def png(size, format_name="PNG"):
+def png(size, format_name="PNG", mode="RGB"):
     buffer = io.BytesIO()
-    Image.new("RGB", size).save(buffer, format_name)
+    Image.new(mode, size).save(buffer, format_name)
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (None, "missing"),
         (b"no picture", "no readable PNG"),
         (png((32, 32), "JPEG"), "no readable PNG"),
         (png((16, 32)), "manifest says 32"),
         (png((2000, 32)), "more than 1024"),
+        (png((32, 32), mode="L"), "of mode L, where RGB is needed"),
+        (png((32, 32), mode="RGBA"), "of mode RGBA, where RGB is needed"),
     ],
 )
-def test_unsafe_picture_is_refused_by_name(copy, content, message):
+def test_wrong_picture_is_refused_by_name_before_anything_is_learned(copy, content, message):
     rewrite(copy, "creatives", lambda table: with_first(table, "image_png", content))
-    with pytest.raises(ValueError, match=f"p0c0.*{message}"):
+    with pytest.raises(ValueError, match=f"the picture of p0c0 is .*{message}.*: export again"):
+        load_export(copy, DataConfig())
+
+
+def test_cutout_without_transparency_is_no_cutout(copy):
+    """Taken for one it would say that the product covers the whole picture."""
+    rewrite(copy, "products", lambda table: with_first(table, "cutout_png", png((32, 32))))
+    with pytest.raises(ValueError, match="the cut-out of p0 is of mode RGB, where RGBA is needed: export again"):
+        load_export(copy, DataConfig())
+
+
+def test_picture_that_ends_early_is_refused_when_it_is_drawn(copy):
+    rewrite(copy, "creatives", lambda table: with_first(table, "image_png", png((32, 32))[:-20]))
+    with pytest.raises(
+        ValueError, match=r"the picture of p0c0 is no readable PNG .image file is truncated.: export again"
+    ):
         load_export(copy, DataConfig()).images[0]

@@ -40,6 +40,15 @@ def test_tracker_keeps_steps_rising_over_a_resume(tmp_path):
     assert [(record["step"], record["train/loss"]) for record in records] == [(2, 1.0), (4, 1.0), (6, 0.5)]
 
 
+def test_tracker_drops_a_line_that_a_killed_process_left_unfinished(tmp_path):
+    Tracker(tmp_path, rank=0).log(2, {"train/loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/lo')
+    Tracker(tmp_path, rank=0, first_step=2).log(4, {"train/loss": 0.5})
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4]
+
+
 def test_other_ranks_write_nothing(tmp_path):
     Tracker(tmp_path, rank=1).log(1, {"train/loss": 1.0})
     assert not list(tmp_path.iterdir())

@@ -100,6 +100,16 @@ def test_recipe_of_published_parts_has_the_parameters_that_its_docstring_tells(f
     assert round(need.average / 1e9, 1) == 1.4
 
 
+def test_recipe_from_scratch_that_cannot_fit_is_refused_before_a_weight_is_made(export_folder, tmp_path):
+    """Its weights alone would take terabytes: making them first would end the process without a word."""
+    wide = ("--set", "model.width=131072", "--set", "model.text_layers=8")
+    done = run("pretrain", "--data", export_folder, "--output", tmp_path, *wide)
+    assert done.returncode == 2, done.stderr[-2000:]
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: recipe 'tiny' needs")
+    assert "raise zero.stage and the number of processes" in line
+
+
 def test_recipe_that_cannot_fit_is_refused_before_a_weight_is_read(folders, export_folder, tmp_path):
     """There are no weights to read; the vocabulary takes terabytes."""
     qwen = tmp_path / "qwen"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import pytest
@@ -71,25 +70,6 @@ def test_kill_of_one_of_two_processes_changes_nothing_in_the_end(pair, tmp_path,
     assert (again.losses, again.weights) == (pair.losses, pair.weights)
 
 
-@pytest.mark.torture
-@pytest.mark.parametrize("seed", range(20))
-def test_random_kills_one_after_the_other(alone, pair, tmp_path, seed):
-    """Up to four kills of one training, at random points of random processes, before it may end."""
-    draw = random.Random(seed)
-    world_size = draw.choice([1, 2])
-    job = Job(tmp_path, world_size=world_size)
-    for _ in range(draw.randint(1, 4)):
-        phase = draw.choice([*PHASES, "step", "report"])
-        killed_at = (phase, draw.randrange(1, 8), draw.randrange(world_size))
-        pointer = tmp_path / "checkpoints" / "checkpoint.json"
-        run(replace(job, killed_at=killed_at, is_resumed=pointer.is_file()))
-    again = restarted(job)
-    whole = alone if world_size == 1 else pair
-    assert again.exit_codes == [0] * world_size
-    assert again.weights == whole.weights
-    assert all(again.losses[step] == whole.losses[step] for step in again.losses)
-
-
 def test_damaged_checkpoint_gives_way_to_the_one_before_it(alone, tmp_path):
     job = Job(tmp_path)
     run(job)
@@ -148,9 +128,9 @@ def test_nothing_is_learned_from_broken_steps_and_too_many_end_the_training(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_step_that_one_process_breaks_is_skipped_by_both(tmp_path, where):
-    job = Job(tmp_path, world_size=2, broken=((3, 1, where),))
+@pytest.mark.parametrize(("stage", "where"), [(1, "loss"), (1, "gradient"), (2, "loss"), (3, "gradient")])
+def test_step_that_one_process_breaks_is_skipped_by_both(tmp_path, stage, where):
+    job = Job(tmp_path, world_size=2, zero=ZeroConfig(stage), broken=((3, 1, where),))
     outcome = run(job)
     assert outcome.num_skipped_steps == [1, 1], outcome.logs
     assert outcome.weights[0] == outcome.weights[1]
@@ -162,9 +142,9 @@ def test_step_that_one_process_breaks_is_skipped_by_both(tmp_path, where):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 4])
-def test_two_processes_resume_from_any_step_bit_for_bit(tmp_path, step):
-    job = Job(tmp_path, world_size=2, config=EVERY_STEP)
+@pytest.mark.parametrize(("step", "stage"), [(1, 1), (4, 1), (2, 2), (3, 3)])
+def test_two_processes_resume_from_any_step_bit_for_bit(tmp_path, step, stage):
+    job = Job(tmp_path, world_size=2, zero=ZeroConfig(stage), config=EVERY_STEP)
     whole = run(replace(job, output=tmp_path / "whole"))
     assert -9 in run(replace(job, killed_at=("step", step, 1))).exit_codes
     again = resumed(job)

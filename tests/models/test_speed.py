@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
+import pytest
 import torch
 from torch import nn
 
@@ -33,6 +39,18 @@ def test_blocks_take_turns_and_steps_go_on():
 
 def test_ratio_ignores_what_slows_both_down():
     assert median_ratio([1.1, 11.0, 1.1], [1.0, 10.0, 1.0]) == 1.1
+
+
+@pytest.mark.torture
+def test_deepspeed_costs_at_most_a_tenth_of_a_step(tmp_path):
+    """One process against the plain loop, on a machine that does little else."""
+    file = tmp_path / "measurement.json"
+    command = [sys.executable, "-m", "osmf_models.stages.bench_train", "--recipe", "demo", "--steps", "30"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}
+    subprocess.run([*command, "--output", str(file)], env=environment, capture_output=True, check=True, timeout=900)
+    measured = json.loads(file.read_text())
+    print(f"DeepSpeed : plain {measured['deepspeed_over_plain']:.3f}")
+    assert measured["deepspeed_over_plain"] <= 1.10
 
 
 def test_h200_has_the_parameters_that_its_docstring_tells():

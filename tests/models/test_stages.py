@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_dataset import rewrite, with_first
 
 from osmf_models.model.pipeline import GroupAdPipeline
 
@@ -105,11 +107,21 @@ def test_wrong_input_is_one_line(export_folder, tmp_path):
     assert not (tmp_path / "run.json").exists()
 
 
-@pytest.mark.slow
-def test_one_process_reaches_the_loss_of_two(pretrained, export_folder, tmp_path):
-    output, _ = pretrained
-    succeed("pretrain", "--data", export_folder, *SMALL, output=tmp_path)
-    assert losses(tmp_path) == pytest.approx(losses(output), rel=1e-4)
+@pytest.mark.parametrize("change", ["pretraining.comprehension_weight=0.1", "data"])
+def test_checkpoint_of_another_configuration_is_refused(pretrained, export_folder, tmp_path, change):
+    """Neither changes a shape, or a setting of the optimisation."""
+    shutil.copytree(pretrained[0] / "checkpoints", tmp_path / "checkpoints")
+    other = tmp_path / "export"
+    shutil.copytree(export_folder, other)
+    rewrite(other, "products", lambda table: with_first(table, "price", 1.0))
+    told = ("--data", other) if change == "data" else ("--data", export_folder, "--set", change)
+    done = run("pretrain", "--output", tmp_path, *SMALL, *told, "--resume")
+    assert done.returncode == 2
+    line = done.stderr.strip().splitlines()[-1]
+    assert "step-0000002 is of other settings (" in line
+    was = "data_hash was " if change == "data" else "pretraining.comprehension_weight was 0.05, is 0.1"
+    assert was in line
+    assert "resume with those that it was trained with, or start afresh without --resume" in line
 
 
 @pytest.mark.slow

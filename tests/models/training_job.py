@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from osmf_models.config import TrainingConfig, ZeroConfig
-from osmf_models.records import CHECKPOINT_POINTER_NAME, CHECKPOINTS_NAME
+from osmf_models.records import CHECKPOINT_PATTERN, CHECKPOINTS_NAME
 from osmf_models.training import zero
 from osmf_models.training.averages import WeightAverage
 from osmf_models.training.loop import StepLoss, train
+from osmf_models.training.manifest import write_json
 from osmf_models.training.masters import Piece, held_pieces, whole_weights
 
 BATCH_SIZE = 4
@@ -45,6 +47,7 @@ class Job:
         config: of the optimisation.
         is_resumed: go on from a checkpoint.
         killed_at: (phase, step, rank) at which that process ends itself with SIGKILL, if at all.
+        kill_delay_seconds: from there on, so that whatever it does by then is interrupted.
         broken: (step, rank, where) of losses that are no numbers; `where` is `loss` or `gradient` (of a finite loss).
     """
 
@@ -58,6 +61,7 @@ class Job:
     )
     is_resumed: bool = False
     killed_at: tuple[str, int, int] | None = None
+    kill_delay_seconds: float = 0.0
     broken: tuple[tuple[int, int, str], ...] = ()
 
 
@@ -127,8 +131,8 @@ def resumed(job: Job) -> Outcome:
 
 
 def restarted(job: Job) -> Outcome:
-    """Starts a job again as the orchestrator does: it goes on where there is a pointer, else it starts afresh."""
-    is_resumed = (job.output / CHECKPOINTS_NAME / CHECKPOINT_POINTER_NAME).is_file()
+    """Starts a job again as the orchestrator does: it goes on where there is a checkpoint, else it starts afresh."""
+    is_resumed = any((job.output / CHECKPOINTS_NAME).glob(CHECKPOINT_PATTERN))
     return run(replace(job, is_resumed=is_resumed, killed_at=None))
 
 
@@ -152,16 +156,16 @@ def _main(job: Job, rank: int, port: str) -> None:
     os.dup2(log, 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     report = job.output / f"rank-{rank}.json"
-    report.write_text("{}")
+    write_json(report, {})
     torch.set_num_threads(1)
     try:
-        report.write_text(json.dumps(_train(job, rank)))
+        write_json(report, _train(job, rank))
     except ValueError as error:
-        report.write_text(json.dumps({"error": str(error)}))
+        write_json(report, {"error": str(error)})
         sys.exit(2)
 
 
-def _train(job: Job, rank: int) -> dict[str, object]:
+def _train(job: Job, rank: int) -> dict[str, Any]:
     with zero.process_group():
         model = initial_model()
         engine = zero.build_engine(model, job.zero, job.config)
@@ -174,7 +178,7 @@ def _train(job: Job, rank: int) -> dict[str, object]:
 
         def on_phase(phase: str, step: int) -> None:
             if (phase, step, rank) == job.killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                _kill_self(job.kill_delay_seconds)
             if phase == "step":
                 look()
 
@@ -191,6 +195,13 @@ def _train(job: Job, rank: int) -> dict[str, object]:
             engine.destroy()
     num_skipped_steps = int(result.final_metrics["num_skipped_steps"])
     return {"weights": weights, "num_skipped_steps": num_skipped_steps, "averaged": averaged}
+
+
+def _kill_self(delay_seconds: float) -> None:
+    if delay_seconds:
+        threading.Timer(delay_seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def flattened(engine: Any, pieces: list[Piece]) -> list[float]:

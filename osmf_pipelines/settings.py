@@ -137,7 +137,8 @@ class Settings(BaseSettings):
     max_scene_distance: float = Field(
         default=2.5,
         gt=0,
-        description="a drawn picture is not shown above this distance from logged ones (docs/serving.md)",
+        description="a drawn picture is not shown above this distance from logged ones (docs/serving.md), nor is a "
+        "pretrained model published whose sample grid has a larger mean of it",
     )
     max_clipped_excess: float = Field(
         default=0.15,

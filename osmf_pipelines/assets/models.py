@@ -19,6 +19,7 @@ from osmf_pipelines.promotion.promote import Promotions
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import StageRun, Trainer
+from osmf_pipelines.settings import Settings
 from osmf_pipelines.tables import TABLES
 
 Lake = dg.ResourceParam[LakeResource]
@@ -74,7 +75,7 @@ def _stage_asset(
         day = date.fromisoformat(context.partition_key)
         with materialising(context, lake, (day,)):
             versions = lake.lake.pin([*inputs, *filter(lake.lake.exists, optional_inputs)]).versions
-            rows, facts, told = run(lake, trainer, day)
+            rows, facts, told = run(lake, trainer.telling(context.log.info), day)
             frame = lake.lake.spark.createDataFrame(rows, TABLES[name].ddl)
             yield from publish(context, lake, name, frame, inputs=versions, days=(day,), facts=[facts], metadata=told)
 
@@ -115,21 +116,24 @@ def _trained(
         ]
         return (
             rows,
-            _model_facts(run),
+            model_facts(run, lake.settings),
             {"model": dg.MetadataValue.path(str(output)), **_pictures(output, "sample_grid", "calibration")},
         )
 
     return _stage_asset(name, inputs, kind, train, partitions)
 
 
-def _model_facts(run: StageRun) -> dict[str, Any]:
-    heartbeat = json.loads((run.output / HEARTBEAT_NAME).read_text())
+def model_facts(run: StageRun, settings: Settings) -> dict[str, Any]:
+    """Returns the numbers by which the suite of a trained model refuses it."""
+    heartbeat, metrics = json.loads((run.output / HEARTBEAT_NAME).read_text()), run.record["metrics"]
     return {
         "num_steps_missing": heartbeat["num_steps"] - heartbeat["step"],
-        "num_not_finite": sum(not math.isfinite(value) for value in run.record["metrics"].values()),
+        "num_not_finite": sum(not math.isfinite(value) for value in metrics.values()),
         "num_artifacts_changed": run.count_changed_artifacts(),
         # The reward model alone has it; without pairs to judge it has none.
-        "test_pair_accuracy_low": float(run.record["metrics"].get("test/pair_accuracy_low", 0.0)),
+        "test_pair_accuracy_low": float(metrics.get("test/pair_accuracy_low", 0.0)),
+        # Pretraining alone has it: of the pictures of its sample grid.
+        "scene_distance_excess": metrics.get("sample_grid/scene_distance", math.inf) - settings.max_scene_distance,
     }
 
 

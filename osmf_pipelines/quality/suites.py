@@ -220,7 +220,16 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         fact("every_pair_exported", "num_pairs_missing", 0, 0, "a pair whose creatives have pictures is exported"),
         fact("there_are_pairs", "num_training_pairs", 1, None, "without pairs there is nothing to align"),
     ),
-    "pretrained_model": _MODEL_SUITE,
+    "pretrained_model": (
+        *_MODEL_SUITE,
+        fact(
+            "pictures_are_sound",
+            "scene_distance_excess",
+            None,
+            0.0,
+            "what it draws is further from the logged pictures than anything that is shown (OSMF_MAX_SCENE_DISTANCE)",
+        ),
+    ),
     "group_dpo_model": _MODEL_SUITE,
     "global_dpo_model": _MODEL_SUITE,
     "chosen_only_model": _MODEL_SUITE,

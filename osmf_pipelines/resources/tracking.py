@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -13,9 +14,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from osmf_models.records import ExportManifest
     from osmf_pipelines.settings import Settings
 
 EXPERIMENT = "osmf"
+_MAX_DIGEST_LENGTH = 36  # MLflow's
 
 
 class TrackedRun:
@@ -40,6 +43,21 @@ class TrackedRun:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.client.set_terminated(self.run_id, "FINISHED" if error is None else "FAILED")
+
+    def log_export(self, folder: Path, manifest: ExportManifest) -> None:
+        """Names a training export as the run's input, and the tables that it was made of, in the versions read."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        of_day = json.dumps({"as_of_date": manifest.as_of_date, "data_hash": manifest.data_hash})
+        source = json.dumps({"uri": str(folder)})
+        digest = manifest.data_hash[:_MAX_DIGEST_LENGTH]
+        datasets = [Dataset("training_export", digest, "local", source, profile=of_day)]
+        for name, version in sorted(manifest.table_versions.items()):
+            path = f"{self.settings.lake_root.rstrip('/')}/{name}"
+            source = json.dumps({"path": path, "delta_table_version": version})
+            datasets.append(Dataset(name, f"version-{version}", "delta_table", source))
+        tag = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
 
     def log_record(self, record: dict[str, Any]) -> None:
         """Logs what the stage's `run.json` says: metrics, where the data came from, versions."""

@@ -11,19 +11,20 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osmf_models.records import CHECKPOINT_POINTER_NAME, CHECKPOINTS_NAME, RUN_RECORD_NAME
-from osmf_pipelines.resources.following import Following
+from osmf_models.records import CHECKPOINT_PATTERN, CHECKPOINTS_NAME, MANIFEST_NAME, RUN_RECORD_NAME, ExportManifest
+from osmf_pipelines.resources.following import Following, OnHeartbeat
 from osmf_pipelines.resources.launchers import Job, prepare_launch
+from osmf_pipelines.resources.progress import ProgressLines
 from osmf_pipelines.resources.tracking import TrackedRun
 
 if TYPE_CHECKING:
     from osmf_pipelines.settings import Settings
 
 OnProgress = Callable[[str, dict[str, Any]], None]
+Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,17 @@ class Trainer:
     Args:
         settings: where runs go, where and in how many processes training runs.
         on_progress: called with the stage's name and its heartbeat whenever that moves.
+        tell: takes lines for a log that people read: where a stage's own log is, and how far it is.
     """
 
-    def __init__(self, settings: Settings, on_progress: OnProgress | None = None):
+    def __init__(self, settings: Settings, on_progress: OnProgress | None = None, tell: Tell | None = None):
         self.settings = settings
         self.on_progress = on_progress
+        self.tell = tell
+
+    def telling(self, tell: Tell) -> Trainer:
+        """Returns this trainer with a log to tell lines to."""
+        return Trainer(self.settings, self.on_progress, tell)
 
     def run(
         self,
@@ -85,20 +92,40 @@ class Trainer:
         if (output / RUN_RECORD_NAME).is_file():
             shutil.rmtree(output)
         output.mkdir(parents=True, exist_ok=True)
-        is_resumed = (output / CHECKPOINTS_NAME / CHECKPOINT_POINTER_NAME).is_file()
+        is_resumed = any((output / CHECKPOINTS_NAME).glob(CHECKPOINT_PATTERN))
         with TrackedRun(self.settings, run_name) as tracked:
             job = Job(stage, [*arguments, *(["--resume"] if is_resumed else [])], output, tracked.run_id)
+            if job.data and (Path(job.data) / MANIFEST_NAME).is_file():
+                tracked.log_export(Path(job.data), ExportManifest.read(Path(job.data)))
             launch = prepare_launch(self.settings, job, is_distributed=is_distributed)
-            on_heartbeat = None if self.on_progress is None else partial(self.on_progress, run_name)
-            Following(
-                run_name, launch, output, self.settings, has_heartbeat=is_distributed, on_heartbeat=on_heartbeat
-            ).run()
+            following = Following(
+                run_name,
+                launch,
+                output,
+                self.settings,
+                has_heartbeat=is_distributed,
+                on_heartbeat=self._on_heartbeat(run_name),
+            )
+            if self.tell is not None:
+                self.tell(f"{run_name}: MLflow run {tracked.run_id}; its log, as it is written: {following.log_path}")
+            following.run()
             record = json.loads((output / RUN_RECORD_NAME).read_text())
             tracked.log_record(record)
             for path in (output / name for name in pictures):
                 if path.is_file():
                     tracked.log_picture(path)
         return StageRun(output, record, tracked.run_id)
+
+    def _on_heartbeat(self, run_name: str) -> OnHeartbeat:
+        takers: list[OnProgress] = [] if self.on_progress is None else [self.on_progress]
+        if self.tell is not None:
+            takers.append(ProgressLines(self.tell))
+
+        def take(heartbeat: dict[str, Any]) -> None:
+            for taker in takers:
+                taker(run_name, heartbeat)
+
+        return take
 
 
 def _sha256(path: Path) -> str | None:

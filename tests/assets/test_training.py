@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from osmf_models.records import ExportManifest
 from osmf_pipelines.assets.report_page import read_facts, report_path
 from osmf_pipelines.bench.ablation_market import open_markets
 from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
@@ -48,7 +50,9 @@ def test_a_page_tells_pairs_and_says_what_is_missing(formed_settings: Settings) 
 def test_models_are_trained_judged_and_registered(
     run: Run, lake: Lake, formed_settings: Settings, drop_folder: Path
 ) -> None:
-    tiny = formed_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0})
+    # A few steps' training draws nothing like the logged pictures.
+    drawn_by = {"max_scene_distance": 8.0, "max_clipped_excess": 1.0}
+    tiny = formed_settings.model_copy(update={"recipe": "tiny", "min_picture_quality": 0.0, **drawn_by})
 
     # Without a champion nothing is drawn.
     result = run("generate", tiny)
@@ -85,18 +89,35 @@ def test_models_are_trained_judged_and_registered(
         "group_features",
     }
     _check_page(knowing, client)
+    pretrained = client.search_runs(["1"], "attributes.run_name = 'pretrained_model 2026-03-03'")[0]
+    _check_tracked(client, pretrained, export_path=lake.read("training_export").first()["export_path"])
     for name in MODELS:
         folder = Path(lake.read(name).select("model_path").collect()[0]["model_path"]) / "model"
         assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
-    # A few steps' training draws nothing like the logged pictures.
-    drawn_by = {"max_scene_distance": 8.0, "max_clipped_excess": 1.0}
-    assert run("generate", tiny.model_copy(update=drawn_by)).success
+    assert run("generate", tiny).success
     _check_serving(lake, tiny)
 
     assert run("train_controls", knowing).success
     controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
     assert controls == {"chosen_only", "shuffled_dpo"}
+
+
+def _check_tracked(client: MlflowClient, run: Any, export_path: str) -> None:
+    """Curves with rising steps, losses by time, the grid, what is trained, and the very data that it learned from."""
+    names = ("loss", "clean_error_low_noise", "clean_error_middle_noise", "clean_error_high_noise")
+    for name in names:
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, f"train/{name}") if metric.step]
+        assert steps == [2, 4, 6, 8], name
+    assert {"sample_grid.png", "run.json"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert run.data.metrics["num_parameters"] == sum(
+        value for name, value in run.data.metrics.items() if name.startswith("num_trainable/")
+    )
+    manifest = ExportManifest.read(Path(export_path))
+    inputs = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
+    assert inputs["training_export"].digest == manifest.data_hash[:36]
+    told = {name: f"version-{version}" for name, version in manifest.table_versions.items()}
+    assert {name: one.digest for name, one in inputs.items() if name != "training_export"} == told
 
 
 def _check_page(settings: Settings, client: MlflowClient) -> None:

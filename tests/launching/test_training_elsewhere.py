@@ -43,11 +43,12 @@ class Pretraining:
     def __init__(self, home: Path, data: Path, **fields: Any):
         self.settings = Settings(home=home, **fields)
         self.data, self.output = data, home / "models" / HOSTILE
+        self.told: list[str] = []
 
     def run(self, num_steps: int, on_progress: Any = None) -> StageRun:
         steps = [f"pretraining.training.{name}" for name in (f"num_steps={num_steps}", "log_every=1")]
         arguments = ["--recipe", "tiny", "--data", str(self.data), "--set", steps[0], "--set", steps[1]]
-        trainer = Trainer(self.settings, on_progress)
+        trainer = Trainer(self.settings, on_progress).telling(self.told.append)
         return trainer.run("pretrain", arguments, self.output, run_name="elsewhere", is_distributed=True)
 
     def run_until_interrupted(self) -> None:
@@ -84,6 +85,9 @@ def test_a_template_trains_in_another_directory(
     assert run.record["stage"] == "pretrain"
     assert run.count_changed_artifacts() == 0
     assert steps[-1] == FEW
+    # What Dagster's page of the run shows.
+    assert pretraining.told[0].endswith(f"its log, as it is written: {pretraining.output / 'log.txt'}")
+    assert pretraining.told[-1].startswith(f"elsewhere: step {FEW} of {FEW} (100%), loss ")
     assert [path.suffix for path in elsewhere.iterdir()] == [".pid"]
     # The stage logged its curve into the run that was opened here.
     client = MlflowClient(tracking_uri=pretraining.settings.tracking_uri)

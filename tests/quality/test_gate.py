@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 
 import great_expectations.expectations as gxe
@@ -54,6 +55,24 @@ def test_one_bad_day_among_good_ones_blocks(spark: SparkSession) -> None:
 @pytest.mark.parametrize("facts", [[], [{**FACTS, "num_exposures": None}], [{"num_impressions": 10}]])
 def test_a_fact_that_was_not_counted_blocks(spark: SparkSession, facts: list[dict[str, float]]) -> None:
     assert "impressions_conserved" in _blocking(check_table("creative_stats", _stats(spark), facts))
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "name"),
+    [
+        ("num_not_finite", 1, "metrics_are_finite"),
+        ("num_steps_missing", 3, "training_finished"),
+        ("num_artifacts_changed", 1, "artifacts_are_intact"),
+        ("scene_distance_excess", 0.1, "pictures_are_sound"),
+        ("scene_distance_excess", math.inf, "pictures_are_sound"),
+    ],
+)
+def test_a_pretrained_model_that_is_not_sound_blocks(spark: SparkSession, fact: str, value: float, name: str) -> None:
+    row = (date(2026, 3, 2), "train/loss", 0.5, "models/1", "a1", "run")
+    metrics = spark.createDataFrame([row], TABLES["pretrained_model"].ddl)
+    sound = {"num_not_finite": 0, "num_steps_missing": 0, "num_artifacts_changed": 0, "scene_distance_excess": -1.0}
+    assert _blocking(check_table("pretrained_model", metrics, [sound])) == []
+    assert _blocking(check_table("pretrained_model", metrics, [{**sound, fact: value}])) == [name]
 
 
 def test_a_missing_column_blocks(spark: SparkSession) -> None:

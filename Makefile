@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo dev test test-slow test-all torture lint lock clean
+.PHONY: help setup demo dev test test-slow test-all torture torture-training lint lock clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,8 +51,11 @@ test-slow: $(SETUP) ## the slow tests, and which of them took longest
 test-all: $(SETUP) ## the slow tests too
 	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not torture"
 
-torture: $(SETUP) ## replays under other settings, kills at 25 random times (about 40 minutes)
+torture: $(SETUP) ## replays under other settings, kills at random times, damage (about 45 minutes)
 	$(VENV)/bin/python -m pytest -m torture
+
+torture-training: $(SETUP) ## of these, training's: 20 campaigns of kills and damage, every byte of checkpoints
+	$(VENV)/bin/python -m pytest -m torture -rP tests/models
 
 lint: $(SETUP) ## format, lint, types
 	$(VENV)/bin/ruff format --check .

@@ -54,7 +54,7 @@ test-all: $(SETUP) ## the slow tests too
 torture: $(SETUP) ## replays under other settings, kills at random times, damage (about 45 minutes)
 	$(VENV)/bin/python -m pytest -m torture
 
-torture-training: $(SETUP) ## of these, training's: 20 campaigns of kills and damage, every byte of checkpoints
+torture-training: $(SETUP) ## of these, training's: 24 campaigns of kills and damage, every byte of checkpoints
 	$(VENV)/bin/python -m pytest -m torture -rP tests/models
 
 lint: $(SETUP) ## format, lint, types

@@ -1,4 +1,4 @@
-"""What the course of a training depends on beside its optimisation and its model; checkpoints keep it.
+"""What the course of a training depends on beside its optimisation and its model's parameters; checkpoints keep it.
 
 A checkpoint of another course is not gone on from: comparing belongs in `checkpoint.py`.
 """
@@ -11,7 +11,8 @@ from typing import Any
 
 from osmf_models.config import RunConfig
 
-# What is shown, judged or asked of the machine; the optimisation is compared by itself.
+# What is shown, judged or asked of the machine; the optimisation is compared by itself, published parts by their
+# parameters, wherever they lie.
 _FREE = frozenset(
     {
         "pretraining.training",
@@ -25,6 +26,7 @@ _FREE = frozenset(
         "dpo.evaluate_every",
         "dpo.patience",
         "dpo.chosen_error_slack",
+        "model.published",
         "data.max_image_px",
         "data.num_cached_pictures",
         "data.num_batches_ahead",
@@ -40,7 +42,7 @@ def course_of(config: RunConfig, section: str, data_hash: str) -> dict[str, Any]
         section: its part for the stage, `pretraining` or `dpo`.
         data_hash: of the training export.
     """
-    parts = {name: asdict(getattr(config, name)) for name in (section, "data")}
+    parts = {name: asdict(getattr(config, name)) for name in (section, "data", "model")}
     told = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     course: dict[str, Any] = json.loads(json.dumps({name: told[name] for name in told if name not in _FREE}))
     return {**course, "data_hash": data_hash}

@@ -19,6 +19,7 @@ def course(section: str, *changes: str, data_hash: str = "d") -> dict:
         ("pretraining", "pretraining.comprehension_weight=1.0"),
         ("pretraining", "pretraining.choice_batch_size=8"),
         ("pretraining", "data.text_dropout=0.5"),
+        ("pretraining", "model.num_heads=1"),
         ("dpo", "dpo.beta=3.0"),
         ("dpo", "dpo.label=strength"),
         ("dpo", "data.group_dropout=0.5"),

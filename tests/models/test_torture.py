@@ -15,16 +15,17 @@ import pytest
 from training_job import Job, Outcome, restarted, run
 
 from osmf_models.config import ZeroConfig
+from osmf_models.records import CHECKPOINT_POINTER_NAME
 from osmf_models.training.checkpoint import PHASES
 from osmf_models.training.manifest import checkpoint_tags, newest_whole, verified_origin
 
 pytestmark = pytest.mark.torture
 
-NUM_CAMPAIGNS = 20
 SPREADS = ((1, 1), (2, 1), (2, 2), (2, 3))  # processes, ZeRO stage
 NUM_STEPS, SAVED = 8, (2, 4, 6)
 MOST_DELAY_SECONDS = 0.05
 Draw = random.Random
+Damage = Callable[[Path, Draw], None]
 
 
 def a_file(folder: Path, draw: Draw) -> Path:
@@ -68,8 +69,12 @@ def take_a_file_of_the_one_before(folder: Path, draw: Draw) -> None:
     (folder / name).write_bytes((before / name).read_bytes())
 
 
-DAMAGES = (flip_a_bit, cut_a_file, lose_a_file, swap_two_files, take_a_file_of_the_one_before)
+def point_elsewhere(folder: Path, draw: Draw) -> None:
+    (folder.parent / CHECKPOINT_POINTER_NAME).write_text(draw.choice(POINTERS))
+
+
 POINTERS = ('{"tag": "../elsewhere/step-0000004"}', '{"tag": "step-0000099"}', "", '{"tag": ')
+DAMAGES = (flip_a_bit, cut_a_file, lose_a_file, swap_two_files, take_a_file_of_the_one_before, point_elsewhere)
 
 
 @pytest.fixture(scope="module")
@@ -96,55 +101,54 @@ def points_after(first_step: int, world_size: int) -> Iterator[tuple[str, int, i
         yield from ((phase, step, rank) for phase in PHASES for rank in (ranks if phase == "shards" else (0,)))
 
 
-def killed_once(job: Job, draw: Draw) -> None:
+def killed_once(job: Job, draw: Draw, least_step: int) -> None:
     """Goes on with a job until a random process is killed at a random point, or some time after one."""
     folder = job.output / "checkpoints"
     is_resumed = bool(checkpoint_tags(folder))
     first_step = newest_whole(folder)[1].step if is_resumed else 0
-    phase, step, rank = draw.choice(list(points_after(first_step, job.world_size)))
+    points = [point for point in points_after(first_step, job.world_size) if point[1] >= least_step]
+    phase, step, rank = draw.choice(points)
     # After the last step but one a delay might outlast the training.
     delay = draw.uniform(0.001, MOST_DELAY_SECONDS) if step < NUM_STEPS - 2 and draw.random() < 0.5 else 0.0
     outcome = run(replace(job, killed_at=(phase, step, rank), kill_delay_seconds=delay, is_resumed=is_resumed))
     print(f"killed at {phase} {step} of process {rank}, {1000 * delay:.0f} ms later: exit codes {outcome.exit_codes}")
+    assert -9 in outcome.exit_codes
     if delay == 0.0:
         assert outcome.exit_codes[rank] == -9
 
 
-def damaged(folder: Path, draw: Draw) -> str:
-    """Damages the newest checkpoint or the pointer, and returns what the log must tell."""
-    if draw.random() < 0.2:
-        (folder / "checkpoint.json").write_text(draw.choice(POINTERS))
-        return "checkpoint.json"
+def damaged(folder: Path, damage: Damage, draw: Draw) -> str:
+    """Damages the newest checkpoint or the pointer, and returns what the log must name."""
     newest = folder / checkpoint_tags(folder)[0]
-    damage = draw.choice(DAMAGES)
     damage(newest, draw)
+    print(f"{damage.__name__} in {newest.name}")
+    if damage is point_elsewhere:
+        assert newest_whole(folder)[0] == newest.name
+        return CHECKPOINT_POINTER_NAME
     with pytest.raises(ValueError, match=newest.name):
         verified_origin(newest)
-    print(f"{damage.__name__} in {newest.name}")
     return newest.name
 
 
-@pytest.mark.parametrize("seed", range(NUM_CAMPAIGNS))
-def test_kills_and_damage_change_nothing_in_the_end(left_alone, tmp_path, seed):
-    """Up to three kills, at least one of them at a named point's very moment; then damage, if there is a checkpoint."""
-    draw = random.Random(seed)
-    world_size, stage = SPREADS[seed % len(SPREADS)]
+@pytest.mark.parametrize(("world_size", "stage"), SPREADS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_kills_and_damage_change_nothing_in_the_end(left_alone, tmp_path, damage, world_size, stage):
+    """Up to three kills, each at a named point's very moment or somewhat later, and the damage before it goes on."""
+    draw = random.Random(f"{damage.__name__} {world_size} {stage}")
     job, folder = Job(tmp_path, world_size, ZeroConfig(stage)), tmp_path / "checkpoints"
     (tmp_path / "elsewhere" / "step-0000004").mkdir(parents=True)
-    for _ in range(draw.randint(1, 3)):
-        killed_once(job, draw)
-    if checkpoint_tags(folder):
-        told, num_left = damaged(folder, draw), len(checkpoint_tags(folder))
-        again = restarted(job)
-        if told != "checkpoint.json" and num_left == 1:
-            assert again.exit_codes == [2] * world_size
-            assert all("holds no whole checkpoint" in error and told in error for error in again.errors)
-            again = run(job)
-        else:
-            assert told in again.logs[0]
-            assert "is whole and used instead" in again.logs[0]
+    for _ in range(draw.randint(0, 2)):
+        killed_once(job, draw, least_step=0)
+    killed_once(job, draw, least_step=SAVED[0] + 1)  # by then there is a checkpoint to damage
+    told, num_left = damaged(folder, damage, draw), len(checkpoint_tags(folder))
+    again = restarted(job)
+    if damage is not point_elsewhere and num_left == 1:
+        assert again.exit_codes == [2] * world_size
+        assert all("holds no whole checkpoint" in error and told in error for error in again.errors)
+        again = run(job)
     else:
-        again = restarted(job)
+        assert told in again.logs[0]
+        assert "is whole and used instead" in again.logs[0]
     whole = left_alone(world_size, stage)
     assert again.exit_codes == [0] * world_size, again.logs
     assert (again.losses, again.weights) == (whole.losses, whole.weights)

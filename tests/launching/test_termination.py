@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def pretrained_model(context: dg.AssetExecutionContext) -> None:
 
 defs = dg.Definitions([pretrained_model], jobs=[dg.define_asset_job("train")], executor=dg.in_process_executor)
 """
+PROGRESS = re.compile(r"pretrained_model: step \d+ of 100000 \(0%\), loss \d")
 
 
 def start(home: Path) -> subprocess.Popen[bytes]:
@@ -53,10 +55,10 @@ def start(home: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def terminate_once(run: subprocess.Popen[bytes], checkpoint: Path) -> None:
-    """Terminates a run as soon as it has written a checkpoint."""
+def terminate_once(run: subprocess.Popen[bytes], checkpoint: Path, log: Path) -> None:
+    """Terminates a run as soon as it has written a checkpoint and Dagster's log tells how far it is."""
     try:
-        while not checkpoint.is_dir():
+        while not (checkpoint.is_dir() and PROGRESS.search(log.read_text())):
             assert run.poll() is None
             time.sleep(0.2)
         run.send_signal(signal.SIGINT)
@@ -68,16 +70,15 @@ def terminate_once(run: subprocess.Popen[bytes], checkpoint: Path) -> None:
 
 def test_termination_ends_the_whole_tree_and_the_next_run_goes_on(tmp_path: Path) -> None:
     write_export(tmp_path / "export")
-    output = tmp_path / "model"
-    terminate_once(start(tmp_path), output / "checkpoints" / "step-0000003")
+    output, log = tmp_path / "model", tmp_path / "dagster.log"
+    terminate_once(start(tmp_path), output / "checkpoints" / "step-0000003", log)
     assert processes_with(str(output)) == []
     assert not (output / "run.json").exists()
     written = max(path.name for path in (output / "checkpoints").glob("step-*"))
-    terminate_once(start(tmp_path), output / "checkpoints" / f"step-{int(written[5:]) + 3:07d}")
+    log.rename(tmp_path / "first.log")
+    terminate_once(start(tmp_path), output / "checkpoints" / f"step-{int(written[5:]) + 3:07d}", log)
     assert processes_with(str(output)) == []
     assert f"going on from {output}/checkpoints/{written}" in (output / "log.txt").read_text()
-    log = (tmp_path / "dagster.log").read_text()
-    assert f"its log, as it is written: {output / 'log.txt'}" in log
-    assert "pretrained_model: step 1 of 100000 (0%), loss " in log
+    assert f"its log, as it is written: {output / 'log.txt'}" in log.read_text()
     runs = MlflowClient(tracking_uri=Settings(home=tmp_path).tracking_uri).search_runs(["1"])
     assert [run.info.status for run in runs] == ["FAILED", "FAILED"]

@@ -44,6 +44,10 @@ class TokenBatch:
     ids: Tensor
     is_token: Tensor
 
+    def to(self, device: torch.device) -> TokenBatch:
+        """Returns the texts on a device; what it was given before is not waited for."""
+        return TokenBatch(self.ids.to(device, non_blocking=True), self.is_token.to(device, non_blocking=True))
+
 
 @dataclass(frozen=True)
 class BackboneOutput:
@@ -250,7 +254,9 @@ def read_pictures(
     parts = [images[:size], embed(title.ids), group_tokens, row]
     padding = [_ones(parts[0]), title.is_token, _ones(group_tokens), _ones(row)]
     logits: Tensor = backbone(**_sequence(parts, padding), logits_to_keep=2 * count).logits.float()  # (B, 2M, V)
-    return PicturesRead(likings=logits[:, 1::2, words.asked], looks=logits[:, ::2][..., list(words.looks)])
+    return PicturesRead(
+        likings=logits[:, 1::2, words.asked], looks=torch.stack([logits[:, ::2, word] for word in words.looks], dim=2)
+    )
 
 
 def _sequence(

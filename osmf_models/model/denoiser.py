@@ -77,10 +77,17 @@ def coarse_views(noisy: Tensor, scene: Tensor) -> Tensor:
     side = noisy.shape[-1]
     views = []
     for window in ((side // 4, side // 4), (side // 2, side // 2), (side // 8, side), (side, side)):
-        share = functional.avg_pool2d(scene, window)
-        mean = functional.avg_pool2d(noisy * scene, window) / share.clamp(min=_LEAST_SCENE)
+        share = _window_means(scene, *window)
+        mean = _window_means(noisy * scene, *window) / share.clamp(min=_LEAST_SCENE)
         views.append(functional.interpolate(mean, size=(side, side), mode="nearest"))
     return torch.cat(views, dim=1)
+
+
+def _window_means(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Returns the means of (B, C, H, W) over windows; pooling takes one thread for each on a GPU, whatever its size."""
+    rows, columns = pictures.shape[2] // height, pictures.shape[3] // width
+    whole = pictures[:, :, : rows * height, : columns * width]
+    return whole.unflatten(3, (columns, width)).unflatten(2, (rows, height)).mean((3, 5))
 
 
 class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]

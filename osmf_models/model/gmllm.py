@@ -218,7 +218,7 @@ class GMllm(nn.Module):
         title = tokenize(self.tokenizer, condition.titles, self.tokenizer.model_max_length)
         return (
             to_latents(condition.product_view).to(dtype),
-            TokenBatch(title.ids.to(device), title.is_token.to(device)),
+            title.to(device),
             self.group_encoder(condition.group_features.to(dtype), condition.is_null_group),
         )
 

@@ -109,7 +109,7 @@ def _foot_of(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _channels(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
-    luma = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1)
+    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     saturation = images.amax(1) - images.amin(1)
     return torch.stack([luma, red - blue, green - (red + blue) / 2, saturation], dim=1)
 

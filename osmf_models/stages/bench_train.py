@@ -16,6 +16,7 @@ import argparse
 import gc
 import json
 import logging
+import math
 import statistics
 from dataclasses import replace
 from functools import partial
@@ -80,7 +81,6 @@ MEASUREMENT_KEYS = {
 _NUM_BATCHES = 4  # in turn, so that no step sees the batch of the one before
 _STEPS_PER_BLOCK = 3
 _NUM_WARMUP_STEPS = 4
-_FLOP_EXAMPLES = 2
 
 
 def main() -> None:
@@ -178,10 +178,15 @@ def device_batches(config: RunConfig, size: int, device: torch.device) -> list[P
 
 
 def flops_per_example(config: RunConfig, device: torch.device) -> float:
-    """Returns the operations of forward and backward for one example, of the layers as they were built."""
+    """Returns the operations of forward and backward for one example, of the layers as they were built.
+
+    As few examples are counted as come with a whole row of pictures to choose from.
+    """
     model = build_model(config, is_prepared=False).to(_dtype(config))
-    batch = device_batches(config, _FLOP_EXAMPLES, device)[0]
-    return count_flops(lambda: batch_loss(model, model, batch, config)[0].backward()) / _FLOP_EXAMPLES
+    size = config.pretraining.training.batch_size
+    num_examples = size // math.gcd(size, config.pretraining.choice_batch_size)
+    batch = device_batches(config, num_examples, device)[0]
+    return count_flops(lambda: batch_loss(model, model, batch, config)[0].backward()) / num_examples
 
 
 def deepspeed_way(engine: Any, batches: list[PretrainingBatch], config: RunConfig) -> RunSteps:

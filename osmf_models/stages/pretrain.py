@@ -23,7 +23,7 @@ from osmf_models.data.choice import CHOICE_STREAM, LooksScale, PretrainingBatch,
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, images_and_masks, pinned, to_device
 from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.examples import examples_of_split
-from osmf_models.model.backbone import TokenBatch, tokenize
+from osmf_models.model.backbone import tokenize
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm, Prediction, noisy_pictures
 from osmf_models.model.path import biased_time
@@ -163,9 +163,8 @@ def batch_loss(
         config: weights of the parts, length of the description.
     """
     settings, pictures, condition = config.pretraining, batch.generation.pictures, batch.generation.condition
-    device = pictures.images.device
-    tokens = tokenize(model.tokenizer, batch.generation.descriptions, config.model.num_description_tokens, has_end=True)
-    description = TokenBatch(tokens.ids.to(device), tokens.is_token.to(device))
+    device, length = pictures.images.device, config.model.num_description_tokens
+    description = tokenize(model.tokenizer, batch.generation.descriptions, length, has_end=True).to(device)
     noisy, clean = noisy_pictures(model, pictures)
     looks = model.planner.looks(pictures.images, pictures.masks)
     prediction = predict(condition, noisy, description, batch.choice, looks)

@@ -8,26 +8,30 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 
 def look_at_norm(optimizer: Any) -> None:
     """Makes ZeRO-1 and 2 skip a step by its gradient's norm in bf16 too, as they do in fp32.
 
     They ask `check_grad_overflow` twice: before they take the norm, where it costs a look at every gradient, and
-    after, where the norm alone is looked at. It is on from the one to the other.
+    after, where the norm alone is looked at. It is on from the one to the other. The norm is taken of all gradients at
+    once, where DeepSpeed takes that of each by itself, in double precision, while the GPU waits for the next.
 
     Args:
-        optimizer: of a DeepSpeed engine; left as it is under other stages, which look at the norm by themselves.
+        optimizer: of a DeepSpeed engine; left as it is in fp32 and under other stages, which look at the norm by
+            themselves.
     """
-    norm_of = getattr(optimizer, "scaled_global_norm", None)
-    if norm_of is None:
+    if not hasattr(optimizer, "scaled_global_norm") or optimizer.dtype != torch.bfloat16:
         return
 
-    def scaled_global_norm(*arguments: Any, **named: Any) -> Any:
-        norm = norm_of(*arguments, **named)
+    def scaled_global_norm() -> Tensor:
         optimizer.check_grad_overflow = True
-        return norm
+        shares = [share for group in optimizer.averaged_gradients.values() for share in group]
+        squared = torch.stack(torch._foreach_norm(shares, 2, dtype=torch.float32)).square().sum()
+        dist.all_reduce(squared)
+        return squared.sqrt()
 
     optimizer.scaled_global_norm = scaled_global_norm
 

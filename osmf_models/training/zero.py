@@ -91,6 +91,7 @@ def deepspeed_config(
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
+            "parameter_alignment": True,  # weights that begin at odd places get slow matrix products on a GPU
             "overlap_comm": False,
             "reduce_scatter": not is_alone,  # one process has nothing to scatter, and whole buckets take fewer steps
             "stage3_param_persistence_threshold": 0,

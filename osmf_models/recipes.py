@@ -87,7 +87,7 @@ def demo_gpu() -> RunConfig:
 
 
 def h200() -> RunConfig:
-    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: about 610 million parameters.
+    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: 612 million parameters.
 
     Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 449 million
     parameters) sees 256 patches of 16 px; the convolutions behind it work on cells of 4 px, so that they reach 12 px,
@@ -96,12 +96,11 @@ def h200() -> RunConfig:
 
     Memory: 2 bytes of weights, 4 of master weights and 8 of Adam's moments for each parameter, 8.6 GB, and 1 GB of
     DeepSpeed's bucket stay; a step adds gradients (1.2 GB, at its end 2.4 in fp32) and 0.3 GB of activations for each
-    example: with a batch of 128 a measured peak of 48 GB of an H100's 80, to which the running average of the weights
+    example: with a batch of 128 a measured peak of 50 GB of an H100's 80, to which the running average of the weights
     adds 2.4 GB, 4 bytes for each parameter. By that an H200's 141 GB hold 384, and `execution.is_checkpointed` is for
-    smaller cards. Work: 0.83 TFLOP an example, 106 a step. Decoded pictures take up to 8.6 GB of host memory, batches
-    drawn ahead 0.3 GB each. Learning rates and steps are not tuned. The figures leave out 12 million parameters
-    that plan looks and bring them and the condition to the denoiser's layers, and the rows of pictures that each step
-    also chooses from.
+    smaller cards. Work: 0.86 TFLOP an example, 111 a step, its share of a row of pictures to choose from among it.
+    Decoded pictures take up to 8.6 GB of host memory, batches drawn ahead 0.3 GB each. Learning rates and steps are not
+    tuned.
     """
     return RunConfig(
         recipe="h200",

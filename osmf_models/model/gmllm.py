@@ -189,10 +189,10 @@ class GMllm(nn.Module):
         """Returns the look that is to be drawn for the group, (B, T)."""
         return self.planner.within_range(self.planner.planned(self.connector(self.read(condition).hidden_states)).mean)
 
-    def condition_tokens(self, condition: Condition, shift: Tensor | float = 0.0) -> Tensor:
-        """Returns what the denoiser is conditioned on, the planned look moved by `shift` (B, T), (B, S + 1, D)."""
+    def condition_tokens(self, condition: Condition) -> Tensor:
+        """Returns what the denoiser is conditioned on, the planned look told, (B, S + 1, D)."""
         tokens = self.connector(self.read(condition).hidden_states)
-        return self.planner.told(tokens, self.planner.within_range(self.planner.planned(tokens).mean) + shift)
+        return self.planner.told(tokens, self.planner.within_range(self.planner.planned(tokens).mean))
 
     def read(self, condition: Condition, description: TokenBatch | None = None) -> BackboneOutput:
         """Returns what the language model makes of product and group."""

@@ -98,7 +98,6 @@ class GroupAdPipeline(DiffusionPipeline):
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
         text_guidance_scale: float = 1.0,
-        num_corrections: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | int | None = None,
     ) -> NDArray[np.float32]:
         """Returns ad pictures (B, H, W, 3) in [0, 1], the product's pixels kept as they are.
@@ -111,8 +110,6 @@ class GroupAdPipeline(DiffusionPipeline):
             num_inference_steps: solver steps.
             guidance_scale: 1 follows the group as the model learned it, more exaggerates it.
             text_guidance_scale: the same for the title.
-            num_corrections: times that what was drawn is measured, and drawn again from the same noise, asking for
-                more of what it lacked of the planned look.
             generator: of the noise: a seed, a generator, or one per picture (equal noise for equal seeds).
 
         Raises:
@@ -129,16 +126,10 @@ class GroupAdPipeline(DiffusionPipeline):
             features = None if group_features is None else group_features[rows]
             condition = self._condition(product_image[rows], mask[rows], title[rows], features)
             product, masks = self._tensor(product_image[rows]), self._tensor(mask[rows, ..., None])
-            wanted = self.gmllm.planned_look(condition)  # (B, T)
-            asked, drawn = wanted, noise[rows]
-            steering = self._steering(latents, masks, wanted)
-            for number in range(num_corrections + 1):
-                if number:
-                    asked = asked + wanted - self.planner.looks(drawn, masks)
-                guided = self._guided(condition, latents.product(product, masks), latents.shares(masks), asked - wanted)
-                predict = steered(guided.at_scale(guidance_scale, text_guidance_scale), steering)
-                drawn = latents.decode(integrate(predict, noise[rows], num_inference_steps))
-            parts.append(drawn.cpu())
+            steering = self._steering(latents, masks, self.gmllm.planned_look(condition))
+            guided = self._guided(condition, latents.product(product, masks), latents.shares(masks))
+            predict = steered(guided.at_scale(guidance_scale, text_guidance_scale), steering)
+            parts.append(latents.decode(integrate(predict, noise[rows], num_inference_steps)).cpu())
         scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
         share = np.asarray(mask, np.float32)[..., None]
         return share * np.asarray(product_image, np.float32) + (1.0 - share) * scene
@@ -182,13 +173,13 @@ class GroupAdPipeline(DiffusionPipeline):
             margins.append(both_orders(*[liked[:, 0] - liked[:, 1] for liked in orders]).double().cpu())
         return torch.sigmoid(torch.cat(margins)).numpy()
 
-    def _guided(self, condition: Condition, product: Tensor, masks: Tensor, shift: Tensor) -> GuidedPredictions:
+    def _guided(self, condition: Condition, product: Tensor, masks: Tensor) -> GuidedPredictions:
         """Returns the denoiser under the three conditions that guidance combines."""
         gmllm = self.gmllm
         null = torch.ones_like(condition.is_null_group)
 
         def under(variant: Condition) -> CleanPrediction:
-            tokens = gmllm.condition_tokens(variant, shift)
+            tokens = gmllm.condition_tokens(variant)
             return lambda noisy, time: gmllm.draw_clean(NoisyPictures(noisy, product, masks, time), tokens)
 
         without_group = Condition(condition.product_view, condition.titles, condition.group_features, null)

@@ -63,9 +63,9 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
 
     Brightness, warmth, saturation and gradient agree with `image_features.py` but for the rim of the product, which
     counts here as no scene; texture is the logarithm of the step from pixel to pixel. Coarseness: by how much the step
-    across grows from one lag to the next; clutter: how much colours stand out from their rows; shadow: by how much luma
-    at the product's foot is lower than beside it; horizon: height at which rows' warmth changes, 0 is the top.
-    Arguments as `scene_statistics`.
+    across grows from one lag to the next; clutter: how much green or magenta stands out from its row, while light and
+    walls vary between red and blue; shadow: by how much luma at the product's foot is lower than beside it; horizon:
+    height at which rows' warmth changes most, 0 is the top. Arguments as `scene_statistics`.
     """
     channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
     luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
@@ -73,7 +73,7 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
     texture = (_log_step(channels, scene, 2, 1)[:, 0] + near) / 2
     upper, lower = (_mean(*halves)[:, 0] for halves in zip(channels.chunk(2, 2), scene.chunk(2, 2), strict=True))
     rows = _mean(channels, scene, (3,))  # (B, C, H)
-    clutter = _mean((channels - rows[..., None]).abs(), scene)[:, 1:3].sum(1)
+    clutter = _mean((channels - rows[..., None]).abs(), scene)[:, 2]
     beside, below = (_mean(channels, place * scene)[:, 0] for place in _foot_of(masks))
     values = [
         luma,
@@ -90,8 +90,8 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def _horizon(warmth: Tensor) -> Tensor:
-    """Mean height of the changes between rows (B, H), as share of the height, (B,)."""
-    changes = warmth.diff(dim=1).abs() + _TINY
+    """Mean height of the changes between rows (B, H), by their squares, as share of the height, (B,)."""
+    changes = warmth.diff(dim=1).square() + _TINY
     heights = torch.arange(1, warmth.shape[1], dtype=warmth.dtype, device=warmth.device) / warmth.shape[1]
     return (changes * heights).sum(1) / changes.sum(1)
 

@@ -222,28 +222,3 @@ def test_pairs_are_judged_by_the_plan_of_their_group(gmllm, export):
         torch.testing.assert_close(errors[pair], own.deviances(looks[[pair, pair + 3]]))
     deaf = replace(batch, condition=replace(batch.condition, is_null_group=torch.ones(3, dtype=torch.bool)))
     assert not torch.allclose(pair_errors(gmllm, deaf, "look").columns(), errors)
-
-
-def test_what_a_picture_lacks_of_the_plan_is_asked_for_again(pipeline, export, monkeypatch):
-    cutout = export.cutouts[0][None]
-    asked, drawn_looks = [], []
-    tell, look = pipeline.planner.told, pipeline.planner.looks
-    monkeypatch.setattr(pipeline.planner, "told", lambda tokens, looks: asked.append(looks) or tell(tokens, looks))
-    monkeypatch.setattr(pipeline.planner, "looks", lambda *shown: drawn_looks.append(look(*shown)) or drawn_looks[-1])
-
-    def draw(num_corrections):
-        asked.clear()
-        drawn_looks.clear()
-        features = export.raw_group_features[:1]
-        arguments = (cutout[..., :3], cutout[..., 3], ["a title"], features)
-        picture = pipeline(*arguments, num_inference_steps=1, num_corrections=num_corrections, generator=3)
-        return picture, asked[2::3]  # each drawing asks without both, without the group, and with both
-
-    first, (plan,) = draw(0)
-    assert drawn_looks == []
-    twice, asked_with_both = draw(2)
-    assert len(asked_with_both) == 3
-    torch.testing.assert_close(asked_with_both[0], plan)
-    torch.testing.assert_close(asked_with_both[1], plan + (plan - drawn_looks[0]))
-    torch.testing.assert_close(asked_with_both[2], asked_with_both[1] + (plan - drawn_looks[1]))
-    assert not np.allclose(first, twice)

@@ -138,9 +138,9 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
     raw = _feature_matrix(groups, manifest)
     product_ids, creative_ids = pd.Index(products.product_id), pd.Index(creatives.creative_id)
     creatives["product_index"] = product_ids.get_indexer(creatives.product_id)
-    examples, num_examples_left = _linked(tables["generation_examples"], groups, creatives, {"creative": "creative_id"})
+    examples, num_examples_left = _linked("generation_examples", tables, {"creative": "creative_id"})
     columns = {"chosen": "chosen_creative_id", "rejected": "rejected_creative_id"}
-    pairs, num_pairs_left = _linked(tables["preference_pairs"], groups, creatives, columns)
+    pairs, num_pairs_left = _linked("preference_pairs", tables, columns)
     px = manifest.image_px
     return TrainingExport(
         manifest=manifest,
@@ -204,20 +204,19 @@ def _feature_matrix(groups: pd.DataFrame, manifest: ExportManifest) -> Floats:
     return raw
 
 
-def _linked(
-    rows: pd.DataFrame, groups: pd.DataFrame, creatives: pd.DataFrame, creative_columns: dict[str, str]
-) -> tuple[pd.DataFrame, int]:
-    """Returns `rows` with row numbers instead of ids, and how many rows were left out for want of a picture."""
-    rows = rows.copy()
+def _linked(name: str, tables: dict[str, pd.DataFrame], creative_columns: dict[str, str]) -> tuple[pd.DataFrame, int]:
+    """Returns a table with row numbers instead of ids, and how many rows were left out for want of a picture."""
+    rows, groups, creatives = tables[name].copy(), tables["groups"], tables["creatives"]
     rows["group_index"] = pd.Index(groups.group_id).get_indexer(rows.group_id)
     unknown = rows.group_id[rows.group_index < 0]
     if len(unknown):
-        raise ValueError(f"{len(unknown)} rows are of groups that are not in table groups, as {unknown.iloc[0]!r}.")
+        told = f"{name}: {len(unknown)} rows are of groups that are not in table groups, as {unknown.iloc[0]!r}"
+        raise ValueError(f"{told}: export again.")
     creative_ids, product_index = pd.Index(creatives.creative_id), creatives.product_index.to_numpy()
     has_picture = np.ones(len(rows), bool)
-    for name, column in creative_columns.items():
+    for kind, column in creative_columns.items():
         index = creative_ids.get_indexer(rows[column])
-        rows[f"{name}_index"] = index
+        rows[f"{kind}_index"] = index
         rows["product_index"] = product_index[index]
         has_picture &= (index >= 0) & (product_index[index] >= 0)
     return rows[has_picture].reset_index(drop=True), int((~has_picture).sum())

@@ -89,9 +89,15 @@ def test_other_columns_are_refused(copy):
         load_export(copy, DataConfig())
 
 
-def test_pair_of_an_unknown_group_is_refused(copy):
+def test_pairs_of_unknown_groups_are_counted_and_refused(copy):
     rewrite(copy, "preference_pairs", lambda table: with_first(table, "group_id", "g99"))
-    with pytest.raises(ValueError, match="1 rows are of groups that are not in table groups, as 'g99'"):
+    with pytest.raises(
+        ValueError, match="preference_pairs: 1 rows are of groups that are not in table groups, as 'g99'"
+    ):
+        load_export(copy, DataConfig())
+    rewrite(copy, "preference_pairs", lambda table: with_first(table.slice(1), "group_id", "g98"))
+    rewrite(copy, "preference_pairs", lambda table: pa.concat_tables([table, table.slice(0, 1)]))
+    with pytest.raises(ValueError, match=r"preference_pairs: 2 rows are of groups .*, as 'g98': export again"):
         load_export(copy, DataConfig())
 
 

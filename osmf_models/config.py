@@ -18,8 +18,7 @@ class PublishedConfig:
         denoiser_path: folder of a Sana or Stable Diffusion 3 transformer (`transformer` of its pipeline).
         autoencoder_path: folder of the autoencoder that goes with it (`vae` of its pipeline).
         backbone_training, denoiser_training: `frozen`, `lora` or `whole`.
-        lora_rank: `r` of the additions to each layer.
-        lora_alpha: they are scaled by alpha / r.
+        lora_rank, lora_alpha: `r` of the additions to each layer, which are scaled by alpha / r.
     """
 
     backbone_path: str = ""
@@ -86,8 +85,7 @@ class DataConfig:
         num_cached_pictures: decoded pictures kept in memory, per kind.
         num_batches_ahead: batches that threads draw while earlier ones are trained on; 0 draws each when it is needed.
             The batches are the same.
-        image_px: side of the pictures that the recipe's sizes are meant for; a benchmark makes such, an export brings
-            its own.
+        image_px: side of the pictures that the sizes are meant for; a benchmark makes such, an export brings its own.
     """
 
     group_dropout: float = 0.1
@@ -215,7 +213,8 @@ class DpoConfig:
         pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
             control: one size fits all); a group of its scope drawn afresh (`shuffled`, a control).
         is_group_balanced: draw groups evenly, then one of the group's pairs: every group weighs the same.
-        reference: its errors are `cached` before training, or a frozen copy runs `forward` beside the policy.
+        is_adapters_only: LoRA's additions alone are trained; all else stays as pretraining left it.
+        reference: its errors are `cached` before training, or a copy runs `forward`, or the policy with `adapter_off`.
         num_evaluation_pairs: held-out pairs judged before and after.
         num_evaluation_draws: shared draws of noise and time per judged pair.
         evaluate_every: steps between two judgements that decide which weights are kept; 0 keeps the last.
@@ -234,6 +233,7 @@ class DpoConfig:
     time_power: float = 2.0
     pair_groups: str = "own"
     is_group_balanced: bool = True
+    is_adapters_only: bool = False
     reference: str = "cached"
     num_evaluation_pairs: int = 64
     num_evaluation_draws: int = 16

@@ -18,7 +18,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "label": ("probability", "strength"),
     "error_space": ("look", "clean", "velocity"),
     "pair_groups": ("own", "null", "shuffled"),
-    "reference": ("cached", "forward"),
+    "reference": ("cached", "forward", "adapter_off"),
     "backbone_training": ("frozen", "lora", "whole"),
     "denoiser_training": ("frozen", "lora", "whole"),
 }

@@ -1,7 +1,8 @@
 """What of a published model is trained: nothing, low-rank additions (LoRA) by `peft`, or everything.
 
-What is saved holds the additions merged into plain layers; the training goes on with its own, untouched. Loading
-published checkpoints belongs in `published.py`.
+What is saved holds the additions merged into plain layers; the training goes on with its own, untouched. Where they
+alone are trained, the model without them is the one that training started from. Loading published checkpoints belongs
+in `published.py`.
 
 Source: Hu et al., LoRA, arXiv 2106.09685.
 """
@@ -13,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from osmf_models.config import PublishedConfig
+from osmf_models.config import PublishedConfig, RunConfig
 from osmf_models.model.gmllm import GMllm
 from osmf_models.model.published_denoiser import PublishedDenoiser, input_convolution
 
@@ -41,10 +42,80 @@ def choose_trained(model: GMllm, published: PublishedConfig) -> None:
     input_convolution(denoiser.transformer).requires_grad_(True)
 
 
+def train_additions_alone(model: nn.Module) -> None:
+    """Freezes everything but LoRA's additions, in place, also what `choose_trained` trains whole."""
+    model.requires_grad_(False)
+    for layer in _layers_with_additions(model):
+        layer.enable_adapters(True)
+
+
+def check_additions(config: RunConfig) -> None:
+    """Looks at whether Group-DPO can train additions alone, and find its reference beneath them.
+
+    Raises:
+        ValueError: when it cannot, with the remedy.
+    """
+    dpo, published = config.dpo, config.model.published
+    remedy = "or set dpo.is_adapters_only=false and dpo.reference=cached."
+    if dpo.reference != "adapter_off" and not dpo.is_adapters_only:
+        return
+    if published is None:
+        raise ValueError(
+            f"recipe {config.recipe!r} has no LoRA to train alone: choose one of published parts, {remedy}"
+        )
+    if not dpo.is_adapters_only:
+        raise ValueError(
+            "dpo.reference=adapter_off needs everything but the additions to stay as pretraining left it: set "
+            "dpo.is_adapters_only=true, or dpo.reference=cached."
+        )
+    kinds = (published.backbone_training, published.denoiser_training)
+    if "whole" in kinds or "lora" not in kinds:
+        raise ValueError(
+            f"model.published.backbone_training and denoiser_training are {kinds[0]} and {kinds[1]}: to train LoRA "
+            f"alone one must be lora and none whole, {remedy}"
+        )
+    if dpo.error_space == "look" and published.backbone_training != "lora":
+        raise ValueError(
+            "dpo.error_space=look trains what is planned, which additions to the denoiser do not change: set "
+            f"model.published.backbone_training=lora, {remedy}"
+        )
+
+
+@contextmanager
+def without_additions(model: nn.Module) -> Iterator[None]:
+    """Lets `model` compute what it would without LoRA's additions, which are trained again afterwards.
+
+    Nothing is copied. Do not learn inside, nor between a forward pass and its backward pass.
+    """
+    layers = _layers_with_additions(model)
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def put_additions_on(model: GMllm, published: PublishedConfig) -> None:
+    """Gives a model of whatever parts additions, in place, and trains them alone: what a benchmark needs of them."""
+    for part, layers in ((model.backbone, _LANGUAGE_LAYERS), (model.denoiser.transformer, _DENOISER_LAYERS)):
+        inject_adapter_in_model(_lora(layers, published), part, _ADAPTER)
+    train_additions_alone(model)
+
+
 def _choose(part: Any, training: str, layers: list[str], published: PublishedConfig) -> None:
     part.requires_grad_(training == "whole")
     if training == "lora":
-        part.add_adapter(LoraConfig(r=published.lora_rank, lora_alpha=published.lora_alpha, target_modules=layers))
+        part.add_adapter(_lora(layers, published))
+
+
+def _lora(layers: list[str], published: PublishedConfig) -> LoraConfig:
+    return LoraConfig(r=published.lora_rank, lora_alpha=published.lora_alpha, target_modules=layers)
+
+
+def _layers_with_additions(model: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
 
 
 @contextmanager

@@ -5,9 +5,9 @@
 One process, or as many as torch's launcher starts; no data is needed, nothing is learned. Both ways train the same
 model on the same random batches, which lie on the device already: the DeepSpeed engine by the training loop's own step,
 and a plain loop of AdamW and clipping (several processes: DistributedDataParallel) that holds its weights in the
-recipe's precision, in bf16 without a master copy, so that it does less than the engine. Then steps of Group-DPO, with
-the reference's errors noted before and with a frozen copy beside the policy (`bench_preference.py`). Rank 0 writes the
-keys of `MEASUREMENT_KEYS`; with `--memory`, on a GPU, also the memory of every ZeRO stage. `osmf bench train` runs it.
+recipe's precision, in bf16 without a master copy, so that it does less than the engine. Then steps of Group-DPO with
+each kind of reference (`bench_preference.py`). Rank 0 writes the keys of `MEASUREMENT_KEYS`; with `--memory`, on a GPU,
+also the memory of every ZeRO stage. `osmf bench train` runs it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_models.stages.bench_preference import measure_preference
+from osmf_models.stages.bench_preference import PREFERENCE_KEYS, measure_preference
 from osmf_models.stages.pretrain import batch_loss
 from osmf_models.stages.run_record import run_stage
 from osmf_models.training import zero
@@ -68,11 +68,7 @@ MEASUREMENT_KEYS = {
     "flops_per_step": "of forward and backward of the whole batch, without what is computed again",
     "deepspeed_model_flop_utilisation": "flops_per_step per second over the GPUs' peak; null without a known peak",
     "plain_model_flop_utilisation": "the same of the plain loop",
-    "dpo_batch_size": "pairs of one step of Group-DPO, over all ranks",
-    "dpo_cached_seconds_per_step": "median over blocks, the reference's errors noted before",
-    "dpo_forward_seconds_per_step": "median over blocks, a frozen copy beside the policy",
-    "dpo_forward_over_cached": "median of the ratios of neighbouring blocks",
-    "dpo_frozen_copy_bytes": "of the frozen copy's weights, which each process holds whole",
+    **PREFERENCE_KEYS,
     "memory_by_zero_stage": "on a GPU, by stage: peak_bytes of a step, state_bytes between steps, is_compiled; or null",
     "torch_version": "of PyTorch",
     "deepspeed_version": "of DeepSpeed",

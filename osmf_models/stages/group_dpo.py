@@ -30,7 +30,7 @@ from osmf_models.data.dataset import TrainingExport, load_export
 from osmf_models.data.pairs import pairs_of_split
 from osmf_models.model.execution import prepare_layers
 from osmf_models.model.gmllm import GMllm
-from osmf_models.model.lora import choose_trained
+from osmf_models.model.lora import check_additions, choose_trained, train_additions_alone
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.records import HELD_OUT_GROUPS_NAME
@@ -46,6 +46,7 @@ from osmf_models.training.pair_errors import EvaluatedPairs, held_out_pairs, jud
 from osmf_models.training.preference_step import (
     DrawPairs,
     ReferenceOf,
+    errors_without_additions,
     num_reference_errors,
     preference_step,
     reference_errors,
@@ -90,6 +91,7 @@ def main() -> None:
         dpo = replace(arguments.config.dpo, pair_groups="null")
         arguments = replace(arguments, config=replace(arguments.config, dpo=dpo))
     arguments.config.dpo.check()
+    check_additions(arguments.config)
     started = time.monotonic()
     export = load_export(arguments.data, arguments.config.data)
     key = ReferenceKey.of(arguments.config, verified_pretrained(options.pretrained), export.manifest.data_hash)
@@ -106,8 +108,7 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
     check_same_reference(arguments.output, inputs.key, arguments.is_resumed)
     engine = zero.build_engine(load_policy(inputs, config), config.zero, dpo.training)
     known = known_reference(engine, inputs, draw, held_out, config)
-    reference_of = frozen_copy(engine, inputs, config) if dpo.reference == "forward" else noted(engine, known)
-    step_loss = preference_step(engine, ahead(draw, config), reference_of, dpo)
+    step_loss = preference_step(engine, ahead(draw, config), reference_of_steps(engine, inputs, known, config), dpo)
     hand_over = HandOver(engine, dpo.training, config.model.published)
 
     def judged_now() -> PairErrors:
@@ -155,8 +156,11 @@ def load_policy(inputs: Inputs, config: RunConfig) -> GMllm:
     """
     model = load_gmllm(inputs.pretrained, inputs.export)
     if config.model.published is not None:
+        torch.manual_seed(config.dpo.training.seed)  # of what additions start with
         choose_trained(model, config.model.published)
-    check_memory(model, config, config.dpo.training)
+    if config.dpo.is_adapters_only:
+        train_additions_alone(model)
+    check_memory(model, config, config.dpo.training, has_copy=config.dpo.reference == "forward")
     return prepare_layers(model, config.execution, config.zero)
 
 
@@ -203,11 +207,18 @@ def known_reference(
         return ReferenceErrors(steps, judged())
 
     num_errors = num_reference_errors(dpo)
-    if dpo.reference == "forward":
+    if dpo.reference != "cached":
         return ReferenceErrors(torch.empty(0, dpo.training.batch_size, num_errors), judged())
     return read_or_compute(
         inputs.reference_cache, inputs.key, dpo.training.num_steps, len(held_out), num_errors, computed
     )
+
+
+def reference_of_steps(engine: Any, inputs: Inputs, known: ReferenceErrors, config: RunConfig) -> ReferenceOf:
+    """Returns whence a step takes the reference's errors."""
+    if config.dpo.reference == "adapter_off":
+        return lambda _, batch: errors_without_additions(engine, batch, config.dpo)
+    return frozen_copy(engine, inputs, config) if config.dpo.reference == "forward" else noted(engine, known)
 
 
 def noted(engine: Any, known: ReferenceErrors) -> ReferenceOf:
@@ -218,8 +229,8 @@ def noted(engine: Any, known: ReferenceErrors) -> ReferenceOf:
 
 def frozen_copy(engine: Any, inputs: Inputs, config: RunConfig) -> ReferenceOf:
     """Returns the errors of a second, frozen model, whole on every process."""
-    model = load_policy(inputs, config).to(engine.device, engine.module.denoiser.dtype)
-    model.requires_grad_(False).eval()
+    model = prepare_layers(load_gmllm(inputs.pretrained, inputs.export), config.execution, config.zero)
+    model.to(engine.device, engine.module.denoiser.dtype).requires_grad_(False).eval()
     return lambda _, batch: reference_errors(model, batch, config.dpo)
 
 

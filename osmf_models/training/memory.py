@@ -28,16 +28,22 @@ class MemoryNeed:
     gradients: float
     optimizer: float
     average: float
+    copy: float
     arithmetic: str
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.average
+        return self.weights + self.gradients + self.optimizer + self.average + self.copy
 
 
 def memory_need(
-    num_parameters: int, num_trainable: int, zero: ZeroConfig, world_size: int, has_average: bool = False
+    num_parameters: int,
+    num_trainable: int,
+    zero: ZeroConfig,
+    world_size: int,
+    has_average: bool = False,
+    has_copy: bool = False,
 ) -> MemoryNeed:
     """Returns what a process needs: ZeRO shares the optimiser from stage 1 on, gradients from 2, weights from 3.
 
@@ -49,6 +55,7 @@ def memory_need(
         zero: stage and precision.
         world_size: processes that share.
         has_average: whether a running average of the trained weights is kept.
+        has_copy: whether a frozen copy of the model runs beside it, whole on every process.
     """
     is_bf16 = zero.precision == "bf16"
     width, state = (2, _MASTER + _MOMENTS) if is_bf16 else (4, _MOMENTS)
@@ -60,26 +67,30 @@ def memory_need(
         f"gradients {num_trainable:,} x {width} B / {over[1]} = {gradients / _GB:.1f} GB, "
         f"optimiser {num_trainable:,} x {state} B / {over[2]} = {optimizer / _GB:.1f} GB"
     )
-    if not has_average:
-        return MemoryNeed(weights, gradients, optimizer, 0.0, arithmetic)
-    average = num_trainable * _AVERAGE / world_size
-    arithmetic += f", average {num_trainable:,} x {_AVERAGE} B / {world_size} = {average / _GB:.1f} GB"
-    return MemoryNeed(weights, gradients, optimizer, average, arithmetic)
+    average = num_trainable * _AVERAGE / world_size if has_average else 0.0
+    if has_average:
+        arithmetic += f", average {num_trainable:,} x {_AVERAGE} B / {world_size} = {average / _GB:.1f} GB"
+    copy = float(num_parameters * width) if has_copy else 0.0
+    if has_copy:
+        arithmetic += f", frozen copy {num_parameters:,} x {width} B = {copy / _GB:.1f} GB"
+    return MemoryNeed(weights, gradients, optimizer, average, copy, arithmetic)
 
 
-def check_memory(model: GMllm, config: RunConfig, training: TrainingConfig) -> None:
+def check_memory(model: GMllm, config: RunConfig, training: TrainingConfig, has_copy: bool = False) -> None:
     """Compares what a model needs with what this process's device has.
 
     Args:
         model: weights are not looked at; they may lie on the meta device.
         config: precision and ZeRO stage.
         training: whether an average is kept.
+        has_copy: whether a frozen copy runs beside it.
 
     Raises:
         ValueError: when it cannot fit.
     """
     count, num_trainable = sum(model.num_parameters().values()), sum(model.num_trainable_parameters().values())
-    need = memory_need(count, num_trainable, config.zero, processes.world_size(), training.ema_decay > 0.0)
+    has_average = training.ema_decay > 0.0
+    need = memory_need(count, num_trainable, config.zero, processes.world_size(), has_average, has_copy)
     has = device_bytes(processes.device())
     if need.total > has:
         raise ValueError(

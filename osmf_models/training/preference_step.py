@@ -19,6 +19,7 @@ from osmf_models.data.collate import BatchKey, Dropout, PairBatch, draw_pair_bat
 from osmf_models.data.dataset import TrainingExport
 from osmf_models.data.pairs import pairs_of_split
 from osmf_models.model.gmllm import Prediction
+from osmf_models.model.lora import without_additions
 from osmf_models.model.path import biased_time
 from osmf_models.objectives.group_preference import (
     ContrastErrors,
@@ -62,6 +63,18 @@ def reference_errors(model: Callable[..., Prediction], batch: PairBatch, dpo: Dp
     if dpo.contrast_weight == 0.0:
         return errors
     return torch.cat([errors, pair_errors(model, batch.under_contrast(), dpo.error_space).columns()], dim=1)
+
+
+def errors_without_additions(engine: Any, batch: PairBatch, dpo: DpoConfig) -> Tensor:
+    """Returns `reference_errors` of the very model that is trained, LoRA's additions off, (B, K).
+
+    That is the reference where they alone are trained. Call it before the policy's forward pass.
+    """
+    engine.eval()
+    with without_additions(getattr(engine, "module", engine)):
+        errors = reference_errors(engine, batch, dpo)
+    engine.train()
+    return errors
 
 
 def preference_step(engine: Any, batch_of: DrawPairs, reference_of: ReferenceOf, dpo: DpoConfig) -> StepLoss:

@@ -81,8 +81,12 @@ def _show(runs: list[dict[str, Any]], console: Console) -> None:
         "DeepSpeed, samples a second": ("deepspeed_samples_per_second", "{:.1f}"),
         "DeepSpeed, model FLOP utilisation": ("deepspeed_model_flop_utilisation", "{:.1%}"),
         "plain PyTorch, model FLOP utilisation": ("plain_model_flop_utilisation", "{:.1%}"),
-        "Group-DPO, reference cached, seconds a step": ("dpo_cached_seconds_per_step", "{:.3f}"),
-        "Group-DPO, second forward : cached": ("dpo_forward_over_cached", "{:.2f}"),
+        "Group-DPO of looks, reference cached, seconds a step": ("dpo_look_cached_seconds_per_step", "{:.3f}"),
+        "Group-DPO of looks, second forward : cached": ("dpo_look_forward_over_cached", "{:.2f}"),
+        "Group-DPO of looks, adapter off : second forward": ("dpo_look_adapter_off_over_forward", "{:.2f}"),
+        "Group-DPO of pictures, reference cached, seconds a step": ("dpo_clean_cached_seconds_per_step", "{:.3f}"),
+        "Group-DPO of pictures, second forward : cached": ("dpo_clean_forward_over_cached", "{:.2f}"),
+        "Group-DPO of pictures, adapter off : second forward": ("dpo_clean_adapter_off_over_forward", "{:.2f}"),
     }
     for label, (key, form) in rows.items():
         table.add_row(label, *["–" if run[key] is None else form.format(run[key]) for run in runs])

@@ -1,6 +1,6 @@
 """Runs stage `group_dpo` several times in one process, so that libraries load once; prints what it saw as JSON.
 
-python preference_runs.py EXPORT PRETRAINED OUTPUT CASE...   (cases are keys of `CASES`)
+python preference_runs.py EXPORT PRETRAINED OUTPUT CASE...   (cases are keys of `CASES` or of `LORA_CASES`)
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+from torch.nn import Parameter
+
 from osmf_models.data.dataset import load_export
-from osmf_models.model.denoiser import ProductDenoiser
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.stages import group_dpo as stage
@@ -37,18 +38,50 @@ CASES: dict[str, list[str]] = {
     "patient": [*CHOOSY, "dpo.patience=2", "dpo.training.learning_rate=0.0"],
     "choosy": CHOOSY,
 }
-NUM_COPIES: list[int] = []
+# Of published parts, by LoRA: recipe `qwen3_vl_sana` made small.
+LORA = [
+    *EVERY_STEP,
+    "model.num_heads=2",
+    "model.published.lora_rank=4",
+    "dpo.training.num_steps=4",
+    "dpo.training.batch_size=4",
+    "dpo.training.warmup_steps=1",
+    "dpo.training.learning_rate=0.005",
+    "dpo.training.checkpoint_every=2",
+    "dpo.num_evaluation_pairs=4",
+    "dpo.num_evaluation_draws=2",
+    "pretraining.num_sampling_steps=2",
+    "pretraining.num_grid_rows=1",
+    "zero.precision=fp32",
+]
+LORA_CASES: dict[str, list[str]] = {
+    "off": LORA,
+    "off_cached": [*LORA, "dpo.reference=cached"],
+    "off_forward": [*LORA, "dpo.reference=forward"],
+    "off_clean": [*LORA, "dpo.error_space=clean"],
+    "off_clean_forward": [*LORA, "dpo.error_space=clean", "dpo.reference=forward"],
+    **{f"off_zero_{stage}": [*LORA, f"zero.stage={stage}"] for stage in (1, 2, 3)},
+}
+NUM_COPIES: list[float] = []
 
 
-def counting_train(*arguments, **named):
-    """Counts the models in memory where training starts, and trains."""
+def counting_train(engine, *arguments, **named):
+    """Counts the weights in memory where training starts, in the policy's own, and trains."""
     gc.collect()
-    NUM_COPIES.append(sum(isinstance(one, ProductDenoiser) for one in gc.get_objects()))
-    return loop.train(*arguments, **named)
+    model = engine.module
+    own = [*model.parameters(), *(model.autoencoder.parameters() if model.autoencoder is not None else ())]
+    alive = [one for one in gc.get_objects() if isinstance(one, Parameter)]
+    NUM_COPIES.append(num_weights(alive) / num_weights(own))
+    return loop.train(engine, *arguments, **named)
+
+
+def num_weights(parameters: list[Parameter]) -> int:
+    return sum(getattr(one, "ds_numel", one.numel()) for one in parameters)  # under ZeRO-3 those of all processes
 
 
 def run_case(case: str, export, data: Path, pretrained: Path, output: Path, is_resumed: bool = False) -> None:
-    config = apply_overrides(load_recipe("tiny"), CASES[case])
+    recipe, overrides = ("tiny", CASES[case]) if case in CASES else ("qwen3_vl_sana", LORA_CASES[case])
+    config = apply_overrides(load_recipe(recipe), overrides)
     arguments = StageArguments(config, data, output / case, is_resumed)
     key = ReferenceKey.of(config, verified_pretrained(pretrained), export.manifest.data_hash)
     inputs = stage.Inputs(export, pretrained / "model", key, output / "references")
@@ -66,7 +99,9 @@ def main() -> None:
             if zero.rank() == 0:
                 files = sorted((output / "references").glob("*"))
                 told = {"case": name, "num_copies": NUM_COPIES[-1], "files": [f.name for f in files]}
-                print(json.dumps({**told, "written": [f.stat().st_mtime_ns for f in files]}), flush=True)
+                told["written"] = [f.stat().st_mtime_ns for f in files]
+                told["artifact_sha256"] = json.loads((output / case / "run.json").read_text())["artifact_sha256"]
+                print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformers import Qwen3VLConfig
 
 from osmf_models.config import ZeroConfig
 from osmf_models.data.synthetic import synthetic_manifest
+from osmf_models.model.lora import train_additions_alone
 from osmf_models.model.published import build_published
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
@@ -83,6 +84,9 @@ def test_need_of_hand_sized_models():
     averaging = memory_need(100, 10, ZeroConfig(0, "fp32"), 2, has_average=True)
     assert (averaging.average, averaging.total) == (20, 540)
     assert averaging.arithmetic.endswith("average 10 x 4 B / 2 = 0.0 GB")
+    copying = memory_need(100, 10, ZeroConfig(3, "bf16"), 2, has_copy=True)
+    assert (copying.weights, copying.copy, copying.total) == (100.0, 200.0, bf16[3].total + 200.0)
+    assert copying.arithmetic.endswith("frozen copy 100 x 2 B = 0.0 GB")
 
 
 def test_recipe_of_published_parts_has_the_parameters_that_its_docstring_tells(folders):
@@ -98,6 +102,11 @@ def test_recipe_of_published_parts_has_the_parameters_that_its_docstring_tells(f
     assert (round(total / 1e6), round(num_trainable / 1e6)) == (4393, 349)
     assert (round(need.weights / 1e9, 1), round((need.gradients + need.optimizer) / 1e9, 1)) == (8.8, 4.9)
     assert round(need.average / 1e9, 1) == 1.4
+    train_additions_alone(model)
+    num_trainable = sum(model.num_trainable_parameters().values())
+    need = memory_need(total, num_trainable, recipe.zero, 1, has_copy=True)
+    assert round(num_trainable / 1e6) == 58
+    assert (round((need.gradients + need.optimizer) / 1e9, 1), round(need.copy / 1e9, 1)) == (0.8, 8.8)
 
 
 def test_recipe_from_scratch_that_cannot_fit_is_refused_before_a_weight_is_made(export_folder, tmp_path):

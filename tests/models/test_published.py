@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,18 +23,21 @@ from small_checkpoints import (
 from transformers import Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from osmf_models.config import ModelConfig, PublishedConfig, RunConfig
+from osmf_models.config import DpoConfig, ModelConfig, PublishedConfig, RunConfig
 from osmf_models.data.choice import PretrainingBatch
-from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch
 from osmf_models.data.examples import examples_of_split
+from osmf_models.data.pairs import pairs_of_split
 from osmf_models.model.backbone import TokenBatch, read_product_and_group
 from osmf_models.model.gmllm import noisy_pictures
-from osmf_models.model.lora import choose_trained, merged
+from osmf_models.model.lora import check_additions, choose_trained, merged, train_additions_alone
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.model.published import build_published
 from osmf_models.model.published_denoiser import TRANSFORMERS, PublishedDenoiser
+from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 from osmf_models.stages.pretrain import batch_loss
+from osmf_models.training import preference_step
 
 DECODERS = {"sana": ("sana", "dc"), "sd3": ("sd3", "kl")}
 
@@ -252,6 +256,54 @@ def test_handed_over_model_is_the_reference_of_fresh_additions(built, export, tm
         assert float(batch_loss(policy, policy, batch, run)[0]) == pytest.approx(float(before), rel=1e-6)
     assert policy.num_trainable_parameters() == model.num_trainable_parameters()
     assert isinstance(policy.denoiser, PublishedDenoiser)
+
+
+@pytest.mark.parametrize("error_space", ["look", "clean"])
+def test_model_with_its_additions_off_stays_what_training_started_from(built, export, error_space):
+    model, _ = built
+    train_additions_alone(model)
+    started, before = deepcopy(model).eval(), {name: one.clone() for name, one in model.named_parameters()}
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    dpo, key = DpoConfig(error_space=error_space), BatchKey(0, 0, range(4))
+    pairs = pairs_of_split(export, dpo, "train")
+    batch = draw_pair_batch(export, pairs, key, Dropout(), lambda uniform: 0.1 + 0.9 * uniform, True)
+    reference = preference_step.reference_errors(started, batch, dpo)
+    optimizer, losses = torch.optim.AdamW(trained.values(), lr=1e-2), []
+    for _ in range(4):
+        off = preference_step.errors_without_additions(model, batch, dpo)
+        assert torch.equal(off, reference)
+        loss, metrics = preference_step.batch_loss(model, batch, off, dpo)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert metrics["reward_margin"].abs() > 0.0
+    assert {name for name, one in model.named_parameters() if one.requires_grad} == set(trained)
+    changed = {name for name, one in model.named_parameters() if not torch.equal(one, before[name])}
+    assert changed <= {name for name in trained if ".lora_" in name}
+    assert any(name.startswith("denoiser.") for name in changed) == (error_space == "clean")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("tiny", ["dpo.reference=adapter_off"], "recipe 'tiny' has no LoRA to train alone"),
+        ("tiny", ["dpo.is_adapters_only=true"], "recipe 'tiny' has no LoRA to train alone"),
+        ("qwen3_vl_sana", ["dpo.is_adapters_only=false"], "set dpo.is_adapters_only=true, or dpo.reference=cached"),
+        ("qwen3_vl_sana", ["model.published.denoiser_training=whole"], "are lora and whole: .* or set dpo.is_adapt"),
+        ("qwen3_vl_sana", ["model.published.backbone_training=frozen"], "additions to the denoiser do not change: set"),
+    ],
+)
+def test_reference_that_cannot_lie_beneath_additions_is_refused(recipe, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check_additions(apply_overrides(load_recipe(recipe), overrides))
+
+
+def test_additions_to_the_denoiser_alone_serve_errors_of_pictures():
+    overrides = ["model.published.backbone_training=frozen", "dpo.error_space=clean"]
+    check_additions(apply_overrides(load_recipe("qwen3_vl_sana"), overrides))
+    check_additions(load_recipe("tiny"))
 
 
 def copied(folders: dict[str, Path], name: str, target: Path) -> dict[str, Path]:

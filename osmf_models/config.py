@@ -44,8 +44,7 @@ class ModelConfig:
         vocab_size: most entries of the tokenizer trained on the export's texts.
         num_title_tokens: longest title, in tokens; the rest is cut.
         num_description_tokens: longest description of a group, in tokens; the rest is cut.
-        num_group_tokens: `K`.
-        num_queries: `Q`.
+        num_group_tokens, num_queries: `K` and `Q`.
         connector_layers: of the bidirectional encoder behind the language model.
         denoiser_layers, denoiser_heads, denoiser_head_width: of the diffusion transformer.
         patch_px: side of its patches.
@@ -83,8 +82,8 @@ class DataConfig:
         group_dropout, text_dropout: share of examples that see the null group, or no title.
         max_image_px: longest side of a picture that is decoded at all.
         num_cached_pictures: decoded pictures kept in memory, per kind.
-        num_batches_ahead: batches that threads draw while earlier ones are trained on; 0 draws each when it is needed.
-            The batches are the same.
+        num_batches_ahead: batches, the same in any case, that threads draw while earlier ones are trained on.
+        held_out_groups: ids of groups whose examples and pairs are not seen; a scope's root is one too.
         image_px: side of the pictures that the sizes are meant for; a benchmark makes such, an export brings its own.
     """
 
@@ -93,6 +92,7 @@ class DataConfig:
     max_image_px: int = 1024
     num_cached_pictures: int = 8192
     num_batches_ahead: int = 0
+    held_out_groups: tuple[str, ...] = ()
     image_px: int = 32
 
 
@@ -107,10 +107,8 @@ class TrainingConfig:
         learning_rate: peak, after a linear warm-up, before the linear decay to `final_learning_rate_share` of it.
         warmup_steps: length of the warm-up.
         gradient_clip: largest norm of the gradient.
-        log_every: steps between two log lines.
-        checkpoint_every: steps between two checkpoints, 0 for none.
-        max_skipped_steps: steps of the whole run that may be skipped because their gradient is no finite number; one
-            more ends it.
+        log_every, checkpoint_every: steps between two log lines, and between two checkpoints, 0 for none of these.
+        max_skipped_steps: steps that may be skipped because their gradient is no finite number; one more ends the run.
         ema_decay: of the running average of the weights, which is handed over in their place; 0 hands over the weights.
     """
 
@@ -156,8 +154,7 @@ class PretrainingConfig:
 
     Attributes:
         training: its optimisation.
-        preference_sharpness: how much more often a group's examples show what it prefers: a picture is drawn
-            in proportion to its rate in the group to this power.
+        preference_sharpness: a group's examples show a picture in proportion to its rate there, to this power.
         comprehension_weight: weight of the next-token cross-entropy on the group's description.
         plan_weight: weight of the deviance of the pictures' looks under what is planned for the group.
         choice_weight: weight of the cross-entropy on which of two pictures the group prefers, and of the squared error
@@ -166,7 +163,8 @@ class PretrainingConfig:
         num_choice_pictures: pictures of a row, each compared with each, at least 2.
         time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
             and a small floor the velocity error.
-        num_grid_rows, num_grid_groups: products of the fixed sample grid, and groups drawn for each of them.
+        num_grid_rows, num_grid_groups: products of the fixed sample grid, and groups for each.
+        num_samplings: times in a training that pictures of each group are drawn, evenly spread, the last at its end.
         num_sampling_steps: solver steps behind the grid.
     """
 
@@ -180,6 +178,7 @@ class PretrainingConfig:
     time_floor: float = 0.1
     num_grid_rows: int = 4
     num_grid_groups: int = 6
+    num_samplings: int = 1
     num_sampling_steps: int = 12
 
     def check(self) -> None:
@@ -191,8 +190,9 @@ class PretrainingConfig:
         for name in ("plan_weight", "choice_weight", "choice_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"pretraining.{name} {getattr(self, name)} must not be below 0.")
-        if self.num_choice_pictures < 2:
-            raise ValueError(f"pretraining.num_choice_pictures {self.num_choice_pictures} must be at least 2.")
+        for name, least in (("num_choice_pictures", 2), ("num_samplings", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"pretraining.{name} {getattr(self, name)} must be at least {least}.")
 
 
 @dataclass(frozen=True)

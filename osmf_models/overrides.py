@@ -64,6 +64,10 @@ def _parsed(text: str, kind: type, key: str) -> Any:
         value = text if kind is str else json.loads(text)
     except json.JSONDecodeError:
         value = None
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f'--set {key}={text}: expected a list of texts, as ["a", "b"].')
+        return tuple(value)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

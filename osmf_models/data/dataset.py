@@ -96,7 +96,7 @@ class TrainingExport:
 
     Attributes:
         manifest: what it says of itself.
-        groups: group_id, scope, is_scope_root, description.
+        groups: group_id, scope, is_scope_root, description; is_held_out, of those whose rows are not seen.
         group_features: normalised by the manifest's mean and scale, clipped, (G, F).
         raw_group_features: as exported, (G, F).
         products: product_id, scope, title, split.
@@ -107,7 +107,7 @@ class TrainingExport:
         pairs: group_index, chosen_index, rejected_index, product_index, chosen_better_probability, log_rate_ratio,
             is_scope_root, is_contradiction, scope, split.
         num_examples_without_picture, num_pairs_without_picture: rows left out because a creative, or its product, has
-            no picture in the export.
+            no picture in the export; those of groups held out are not among them.
     """
 
     manifest: ExportManifest
@@ -128,13 +128,21 @@ class TrainingExport:
 def load_export(folder: Path, config: DataConfig) -> TrainingExport:
     """Returns the export in `folder`, verified.
 
+    Args:
+        folder: of the export.
+        config: how pictures are kept, and `held_out_groups`: their examples and pairs are left out.
+
     Raises:
         ValueError: when a file is missing or altered, a table is absent or has other columns, a row points at a group
-            that is not there, or a picture is missing or says that it is none of the export's.
+            that is not there, a picture is missing or says that it is none of the export's, or a group to hold out is
+            none of the export's.
     """
     manifest = ExportManifest.read(folder)
     tables = {name: _read_table(folder, manifest, name) for name in EXPORT_TABLES}
     groups, products, creatives = tables["groups"], tables["products"], tables["creatives"]
+    groups["is_held_out"] = _held_out(groups, config)
+    for name in ("generation_examples", "preference_pairs"):
+        tables[name] = tables[name][~tables[name].group_id.isin(config.held_out_groups)]
     raw = _feature_matrix(groups, manifest)
     product_ids, creative_ids = pd.Index(products.product_id), pd.Index(creatives.creative_id)
     creatives["product_index"] = product_ids.get_indexer(creatives.product_id)
@@ -157,6 +165,15 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
         num_examples_without_picture=num_examples_left,
         num_pairs_without_picture=num_pairs_left,
     )
+
+
+def read_groups(folder: Path) -> pd.DataFrame:
+    """Returns the groups of the export in `folder`, verified, without its pictures.
+
+    Raises:
+        ValueError: when a file is missing or altered.
+    """
+    return _read_table(folder, ExportManifest.read(folder), "groups").drop(columns="features")
 
 
 def normalised_features(raw: NDArray[np.floating], mean: Sequence[float], scale: Sequence[float]) -> Floats:
@@ -202,6 +219,14 @@ def _feature_matrix(groups: pd.DataFrame, manifest: ExportManifest) -> Floats:
     if not np.isfinite(raw).all():
         raise ValueError("groups: a feature is not a finite number.")
     return raw
+
+
+def _held_out(groups: pd.DataFrame, config: DataConfig) -> pd.Series:
+    """Returns which groups are held out."""
+    unknown = sorted(set(config.held_out_groups) - set(groups.group_id))
+    if unknown:
+        raise ValueError(f"data.held_out_groups: group {unknown[0]!r} is not in the export.")
+    return groups.group_id.isin(config.held_out_groups)
 
 
 def _linked(name: str, tables: dict[str, pd.DataFrame], creative_columns: dict[str, str]) -> tuple[pd.DataFrame, int]:

@@ -76,8 +76,12 @@ def _target(pairs: pd.DataFrame, label: str) -> pd.Series:
 
 
 def shuffled_groups(pairs: pd.DataFrame, export: TrainingExport, seed: int) -> list[int]:
-    """Returns a group of the pair's scope for each pair, drawn evenly: the control without group information."""
+    """Returns a group of the pair's scope for each pair, drawn evenly: the control without group information.
+
+    Groups that are held out are not drawn.
+    """
     generator = np.random.default_rng(seed)
-    rows = export.groups.reset_index(drop=True)[~export.groups.is_scope_root.to_numpy()]
+    is_drawn = ~(export.groups.is_scope_root | export.groups.is_held_out).to_numpy()
+    rows = export.groups.reset_index(drop=True)[is_drawn]
     by_scope = {scope: members.index.to_numpy() for scope, members in rows.groupby("scope")}
     return [int(generator.choice(by_scope[scope])) for scope in pairs.scope]

@@ -74,6 +74,7 @@ class ReferenceKey:
                 "pretrained_sha256": pretrained_sha256,
                 "data_hash": data_hash,
                 "precision": config.zero.precision,
+                "held_out_groups": list(config.data.held_out_groups),
                 "seed": dpo.training.seed,
                 "batch_size": dpo.training.batch_size,
                 "has_contrast": dpo.contrast_weight > 0.0,

@@ -23,6 +23,8 @@ def test_override_replaces_one_nested_field_and_nothing_else():
         ("dpo.beta=high", "expected a value of type float"),
         ("dpo.training.num_steps=1.5", "expected a value of type int"),
         ("dpo.is_group_balanced=1", "expected a value of type bool"),
+        ("data.held_out_groups=g", "expected a list of texts"),
+        ("data.held_out_groups=[1]", "expected a list of texts"),
         ("dpo.label=share", "expected one of probability, strength"),
         ("zero.stage=4", "expected one of 0, 1, 2, 3"),
     ],

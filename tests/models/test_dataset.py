@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export, normalised_features
+from osmf_models.data.pairs import shuffled_groups
 
 
 @pytest.fixture
@@ -53,6 +55,31 @@ def test_pictures_and_rows_belong_together(export):
     assert export.images[0].shape == (32, 32, 3)
     assert export.masks[0].shape == (32, 32)
     assert 0 <= export.images[0].min() < export.images[0].max() <= 1
+
+
+def test_groups_held_out_leave_no_rows_and_everything_else_stays(export, export_folder):
+    scope = export.groups.scope[0]
+    unseen = tuple(export.groups.group_id[(export.groups.scope == scope) & ~export.groups.is_scope_root][:1])
+    found = load_export(export_folder, DataConfig(held_out_groups=unseen))
+    assert list(found.groups.group_id[found.groups.is_held_out]) == list(unseen)
+    np.testing.assert_array_equal(found.group_features, export.group_features)
+    for name in ("examples", "pairs"):
+        rows, before = getattr(found, name), getattr(export, name)
+        expected = before[~before.group_id.isin(unseen)].reset_index(drop=True)
+        assert 0 < len(rows) < len(before)
+        pd.testing.assert_frame_equal(rows, expected)
+    with pytest.raises(ValueError, match="group 'nobody' is not in the export"):
+        load_export(export_folder, DataConfig(held_out_groups=("nobody",)))
+
+
+def test_groups_held_out_are_not_drawn_for_others_pairs(export, export_folder):
+    """Of the scope's two groups the one that is left speaks for all its pairs."""
+    scope = export.groups.scope[0]
+    own = export.groups[(export.groups.scope == scope) & ~export.groups.is_scope_root]
+    assert len(own) == 2
+    found = load_export(export_folder, DataConfig(held_out_groups=(own.group_id.iloc[0],)))
+    pairs = found.pairs[(found.pairs.scope == scope) & ~found.pairs.is_scope_root]
+    assert set(shuffled_groups(pairs, found, 0)) == {own.index[1]}
 
 
 @pytest.mark.parametrize("missing", ["manifest.json", "creatives-00000.parquet"])

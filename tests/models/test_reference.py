@@ -44,6 +44,7 @@ def path(tmp_path):
         "dpo.contrast_weight=1.0",
         "dpo.num_evaluation_pairs=5",
         "dpo.num_evaluation_draws=3",
+        'data.held_out_groups=["g"]',
         "zero.precision=bf16",
     ],
 )

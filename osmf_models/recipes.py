@@ -63,6 +63,7 @@ def demo() -> RunConfig:
             training=TrainingConfig(
                 num_steps=900, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=300
             ),
+            num_samplings=2,
         ),
         dpo=DpoConfig(
             training=TrainingConfig(

@@ -28,7 +28,9 @@ RUN_RECORD_NAME = "run.json"
 HEARTBEAT_NAME = "heartbeat.json"
 HELD_OUT_GROUPS_NAME = "held_out_groups.json"  # how a model orders each group's pairs of held-out products
 REFERENCE_NAME = "reference.json"  # what the reference of a preference run was, and the export that it learned from
+SAMPLES_NAME = "samples"  # pictures of each group by steps: samples/step-0000300/SCOPE/GROUP.png
 CHECKPOINTS_NAME = "checkpoints"
+PICTURE_ENCODER_NAME = "broken-or-whole-1"  # what pictures are compared by; another fit of it is another name
 CHECKPOINT_POINTER_NAME = "checkpoint.json"  # names the newest one
 CHECKPOINT_PATTERN = "step-*"  # a stage has something to go on from once there is one
 

@@ -4,10 +4,11 @@
         [--global-pairs] [--reference-cache DIR] [--resume] [--set a.b=value]
 
 `--global-pairs` trains the control: the scope roots' pairs under the null group, one size for all. Writes OUTPUT/model
-(a `GroupAdPipeline`), OUTPUT/sample_grid.png, OUTPUT/held_out_groups.json (judged pairs, group by group), and
-OUTPUT/run.json last. The reference's errors lie in OUTPUT, or in the folder of `--reference-cache` that runs share. The
-loss belongs in `objectives/group_preference.py`, the step in `training/preference_step.py`, judging pairs in
-`training/pair_errors.py`, which weights are kept in `training/best.py`.
+(a `GroupAdPipeline`), OUTPUT/sample_grid.png, OUTPUT/samples (pictures of each group by steps),
+OUTPUT/held_out_groups.json (judged pairs, group by group), and OUTPUT/run.json last. The reference's errors lie in
+OUTPUT, or in the folder of `--reference-cache` that runs share. The loss belongs in `objectives/group_preference.py`,
+the step in `training/preference_step.py`, judging pairs in `training/pair_errors.py`, which weights are kept in
+`training/best.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from osmf_models.model.lora import check_additions, choose_trained, train_additi
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.records import HELD_OUT_GROUPS_NAME
+from osmf_models.stages.group_samples import SampledTraining, write_group_samples
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import write_sample_grid
 from osmf_models.training import zero
@@ -102,10 +104,10 @@ def main() -> None:
 
 def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None:
     """Trains, judges held-out pairs, saves and records; every process of the group must call it."""
-    config, dpo, export = arguments.config, arguments.config.dpo, inputs.export
+    config, dpo, export, output = arguments.config, arguments.config.dpo, inputs.export, arguments.output
     held_out = held_out_pairs(pairs_of_split(export, dpo, "validation"), dpo)
     draw = training_pairs(export, config)
-    check_same_reference(arguments.output, inputs.key, arguments.is_resumed)
+    check_same_reference(output, inputs.key, arguments.is_resumed)
     engine = zero.build_engine(load_policy(inputs, config), config.zero, dpo.training)
     known = known_reference(engine, inputs, draw, held_out, config)
     step_loss = preference_step(engine, ahead(draw, config), reference_of_steps(engine, inputs, known, config), dpo)
@@ -116,35 +118,32 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
             return judged_by(engine, export, held_out, dpo)
 
     watch = best_weights(judged_now, hand_over, held_out, known, arguments) if dpo.evaluate_every else None
+    stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"
+    num_samplings = config.pretraining.num_samplings if stage == "group_dpo" else 0  # one size has no groups to show
+    shown = SampledTraining(hand_over, export, num_samplings, dpo.training.num_steps, output, watch)
     course = course_of(config, "dpo", export.manifest.data_hash)
     result = train(
-        engine,
-        step_loss,
-        dpo.training,
-        arguments.output,
-        arguments.is_resumed,
-        watch,
-        companion=hand_over,
-        course=course,
+        engine, step_loss, dpo.training, output, arguments.is_resumed, shown, companion=hand_over, course=course
     )
     if watch is None:
         errors = judged_now()
-        hand_over.save_model(arguments.output / "model")
+        hand_over.save_model(output / "model")
     device = engine.device
     engine.destroy()
     if zero.rank() != 0:
         return
     metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
     if watch is not None:
-        errors = watch.hand_over(arguments.output / "model")
+        errors = watch.hand_over(output / "model")
         metrics |= watch.metrics(result.last_step)
-    pipeline = GroupAdPipeline.from_pretrained(arguments.output / "model", local_files_only=True)
-    write_sample_grid(pipeline.to(device), export, config.pretraining, arguments.output / "sample_grid.png")
+    pipeline = GroupAdPipeline.from_pretrained(output / "model", local_files_only=True)
+    write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
     judged = judged_pairs(errors, known, held_out)
-    write_groups(judged, export, dpo, arguments.output / HELD_OUT_GROUPS_NAME)
+    write_groups(judged, export, dpo, output / HELD_OUT_GROUPS_NAME)
     metrics |= held_out_metrics(judged, dpo) | {"seconds_per_step": result.seconds_per_step}
     metrics["num_pairs_without_picture"] = float(export.num_pairs_without_picture)
-    stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"
+    if num_samplings:
+        write_group_samples(pipeline, export, output, result.last_step)
     write_run_record(arguments, stage, export.manifest, metrics, time.monotonic() - started)
 
 

@@ -2,8 +2,8 @@
 
     python -m osmf_models.stages.pretrain --recipe tiny --data EXPORT --output DIR [--resume] [--set a.b=value]
 
-Writes OUTPUT/model (a `GroupAdPipeline`), OUTPUT/sample_grid.png, and OUTPUT/run.json last. Preference optimisation
-belongs in `group_dpo.py`.
+Writes OUTPUT/model (a `GroupAdPipeline`), OUTPUT/sample_grid.png, OUTPUT/samples (pictures of each group by steps), and
+OUTPUT/run.json last. Preference optimisation belongs in `group_dpo.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from osmf_models.model.published import build_published
 from osmf_models.objectives.comprehension import choice_loss, description_loss, looks_loss
 from osmf_models.objectives.generation import generation_loss, scene_errors
 from osmf_models.records import ExportManifest
+from osmf_models.stages.group_samples import SampledTraining, write_group_samples
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import mean_scene_distance, write_sample_grid
 from osmf_models.training import zero
@@ -71,12 +72,16 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     training, output = config.pretraining.training, arguments.output
     hand_over = HandOver(engine, training, config.model.published)
     course = course_of(config, "pretraining", export.manifest.data_hash)
-    result = train(engine, step_loss, training, output, arguments.is_resumed, companion=hand_over, course=course)
+    samples = SampledTraining(hand_over, export, config.pretraining.num_samplings, training.num_steps, output)
+    result = train(
+        engine, step_loss, training, output, arguments.is_resumed, samples, companion=hand_over, course=course
+    )
     pipeline = hand_over.save_model(output / "model")
     device = engine.device
     engine.destroy()
     if pipeline is not None:
         drawn = write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
+        write_group_samples(pipeline, export, output, result.last_step)
         metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics |= {f"num_trainable/{part}": float(count) for part, count in num_trainable.items()}

@@ -18,6 +18,7 @@ _FREE = frozenset(
         "pretraining.training",
         "pretraining.num_grid_rows",
         "pretraining.num_grid_groups",
+        "pretraining.num_samplings",
         "pretraining.num_sampling_steps",
         "dpo.training",
         "dpo.reference",

@@ -72,6 +72,15 @@ class TrackedRun:
         """Keeps a picture with the run."""
         self.client.log_artifact(self.run_id, str(path))
 
+    def log_samples(self, folder: Path) -> None:
+        """Keeps folder/step-STEP/SCOPE/GROUP.png as pictures named SCOPE/GROUP, through whose steps a slider goes."""
+        from PIL import Image
+
+        for path in sorted(folder.glob("step-*/*/*.png")):
+            step = int(path.parent.parent.name.removeprefix("step-"))
+            with Image.open(path) as picture:
+                self.client.log_image(self.run_id, picture, key=f"{path.parent.name}/{path.stem}", step=step)
+
 
 def attach(settings: Settings, run_id: str, path: Path) -> None:
     """Keeps a file with a run that has ended, in place of one of its name.

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from osmf_models.records import CHECKPOINT_PATTERN, CHECKPOINTS_NAME, MANIFEST_NAME, RUN_RECORD_NAME, ExportManifest
+from osmf_models.records import (
+    CHECKPOINT_PATTERN,
+    CHECKPOINTS_NAME,
+    MANIFEST_NAME,
+    RUN_RECORD_NAME,
+    SAMPLES_NAME,
+    ExportManifest,
+)
 from osmf_pipelines.resources.following import Following, OnHeartbeat
 from osmf_pipelines.resources.launchers import Job, prepare_launch
 from osmf_pipelines.resources.progress import ProgressLines
@@ -114,6 +121,7 @@ class Trainer:
             for path in (output / name for name in pictures):
                 if path.is_file():
                     tracked.log_picture(path)
+            tracked.log_samples(output / SAMPLES_NAME)
         return StageRun(output, record, tracked.run_id)
 
     def _on_heartbeat(self, run_name: str) -> OnHeartbeat:

@@ -92,6 +92,12 @@ def test_a_template_trains_in_another_directory(
     # The stage logged its curve into the run that was opened here.
     client = MlflowClient(tracking_uri=pretraining.settings.tracking_uri)
     assert [metric.step for metric in client.get_metric_history(run.mlflow_run_id, "train/loss")][:FEW] == [1, 2, 3, 4]
+    # What it draws for each group is kept by name and step, through which MLflow's slider goes.
+    images = [Path(one.path).name for one in client.list_artifacts(run.mlflow_run_id, "images")]
+    pictures = [path.relative_to(run.output / "samples") for path in run.output.glob("samples/*/*/*.png")]
+    told = {f"{one.parts[1]}~{one.stem}+step+{FEW}" for one in pictures}
+    assert told
+    assert {name.partition("+timestamp")[0] for name in images} == told
 
 
 def test_it_is_cancelled_where_it_runs(tmp_path: Path, export_folder: Path, elsewhere: Path, remote: Path) -> None:

@@ -23,6 +23,7 @@ def course(section: str, *changes: str, data_hash: str = "d") -> dict:
         ("dpo", "dpo.beta=3.0"),
         ("dpo", "dpo.label=strength"),
         ("dpo", "data.group_dropout=0.5"),
+        ("dpo", 'data.held_out_groups=["g"]'),
     ],
 )
 def test_what_is_learned_is_compared(section, change):
@@ -42,6 +43,7 @@ def test_data_is_compared():
     ("section", "change"),
     [
         ("pretraining", "pretraining.num_grid_rows=9"),
+        ("pretraining", "pretraining.num_samplings=9"),
         ("pretraining", "pretraining.training.learning_rate=1.0"),
         ("pretraining", "dpo.beta=3.0"),
         ("pretraining", "data.num_batches_ahead=3"),

@@ -20,6 +20,7 @@ from test_dataset import rewrite, with_first
 from osmf_models.model.pipeline import GroupAdPipeline
 
 SMALL = ("--set", "pretraining.training.num_steps=4", "--set", "pretraining.training.checkpoint_every=2")
+SMALL += ("--set", "pretraining.num_samplings=2")
 
 
 def launched(num_processes: int) -> list[str]:
@@ -71,6 +72,8 @@ def test_run_record_tells_everything(pretrained, export):
     assert json.loads((output / "heartbeat.json").read_text())["step"] == 4
     assert Image.open(output / "sample_grid.png").size[0] > 100
     assert record["world_size"] == 2
+    steps = {path.parts[-3] for path in (output / "samples").glob("step-*/*/*.png")}
+    assert steps == {"step-0000002", "step-0000004"}
 
 
 def test_resume_continues_to_the_same_loss(pretrained, export_folder):

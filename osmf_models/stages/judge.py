@@ -3,14 +3,17 @@
     python -m osmf_models.stages.judge --data EXPORT --truth DIR --group-cells FILE.parquet --output DIR
         [--model NAME=DIR [--pretrained DIR]] [--num-products-per-scope 100] [--num-seeds 2]
         [--num-inference-steps 12] [--guidance-scale 1.0] [--num-pairs 128] [--num-contradictions 64]
+        [--encoder-cache DIR]
 
 Without `--model` it judges the arms that are no model: logged pictures, the best single one, the oracle. With
 `--pretrained`, the model's reference, it also asks the model's implicit reward about held-out pairs: which share it
-orders rightly, of contradictions too, and how sure it is of it against the label that it was trained on.
+orders rightly, of contradictions too, and how sure it is of it against the label that it was trained on. Of every arm
+it tells how far its pictures are from the logged ones of the same products, by the features of an encoder that is
+fitted to logged pictures of training, once, in OUTPUT or in the folder of `--encoder-cache` that runs share.
 
-Writes OUTPUT/judgements.json (one row per arm, product and group); with `--pretrained` contradictions.json (one row
-each) and calibration.json (bins); and OUTPUT/run.json last. Comparing models belongs in `evaluate.py` and in `osmf
-ablate`.
+Writes OUTPUT/judgements.json (one row per arm, product and group) and kernel_terms.parquet (of the distance); with
+`--pretrained` contradictions.json (one row each) and calibration.json (bins); and OUTPUT/run.json last. Comparing
+models belongs in `evaluate.py` and in `osmf ablate`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,9 @@ from osmf_models.evaluation.arms import (
     read_model_arm,
 )
 from osmf_models.evaluation.contradictions import CONTRADICTION_COLUMNS, contradictions, evenly_spread, right_shares
+from osmf_models.evaluation.kernel_distance import KERNEL_TERMS_NAME, write_kernel_terms
+from osmf_models.evaluation.picture_distances import PictureDistances
+from osmf_models.evaluation.resampling import Estimate
 from osmf_models.evaluation.simulated_ctr import (
     JUDGED_SPLITS,
     EvaluationSet,
@@ -59,8 +65,11 @@ from osmf_models.stages.finish import finish_stage
 from osmf_models.stages.group_dpo import load_gmllm
 from osmf_models.stages.run_record import run_stage
 from osmf_models.training import zero
+from osmf_models.training.fit_picture_encoder import shared_encoder
 from osmf_models.training.pair_errors import judge_pairs
 from osmf_models.training.reference import verified_pretrained
+
+_ENDS = ("", "_low", "_high")
 
 
 def main() -> None:
@@ -78,11 +87,19 @@ def main() -> None:
     groups = found_groups(market, export, read_group_cells(options.group_cells))
     cases = evaluation_set(market, export, groups, options.num_products_per_scope)
     sampling = Sampling(options.num_seeds, options.num_inference_steps, options.guidance_scale)
-    judgements, _ = judge_drawn(_drawn(arm, market, export, cases, sampling), market, export, cases)
     options.output.mkdir(parents=True, exist_ok=True)
+    encoder = shared_encoder(export, options.encoder_cache or options.output)
+    distances = PictureDistances(export, encoder.model)
+    drawn = {name: distances.watching(name, one) for name, one in _drawn(arm, market, export, cases, sampling).items()}
+    judgements, _ = judge_drawn(drawn, market, export, cases)
     rows = judgements.drop(columns="predicted_log_rate")
     (options.output / "judgements.json").write_text(json.dumps(rows.to_dict("records")))
+    terms = {name: distances.terms(name) for name in drawn}
+    write_kernel_terms(options.output / KERNEL_TERMS_NAME, terms)
     metrics = picture_metrics(judgements)
+    for name, one in terms.items():
+        found = Estimate.of(one.resampled(f"{market.name}-{market.seed}"))
+        metrics |= {f"{name}/kernel_distance{end}": value for end, value in zip(_ENDS, astuple(found), strict=True)}
     if arm and options.pretrained:
         with zero.process_group():
             metrics |= judge_implicit_reward(arm, options, export)
@@ -93,6 +110,7 @@ def main() -> None:
         "evaluation_set_sha256": cases.sha256,
         "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
         "models": {arm.name: arm.artifact_sha256} if arm else {},
+        "picture_encoder": {"name": encoder.name, "sha256": encoder.sha256},
         "metrics": metrics,
         "wall_seconds": time.monotonic() - started,
     }
@@ -232,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pretrained", type=Path, metavar="DIR", help="output of stage pretrain: the model's reference"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--encoder-cache", type=Path, help="folder of the picture encoder that runs share (OUTPUT)")
     parser.add_argument("--num-products-per-scope", type=int, default=100)
     parser.add_argument("--num-seeds", type=int, default=Sampling.num_seeds)
     parser.add_argument("--num-inference-steps", type=int, default=Sampling.num_inference_steps)

@@ -152,7 +152,11 @@ def test_one_model_alone_is_judged_as_among_others(folders, tmp_path, monkeypatc
     together = json.loads((tmp_path / "together" / "report.json").read_text())["rows"]
     options = arguments(folders, tmp_path / "alone")[1:]
     for name, more in (("model", ["--model", f"global_dpo={folders['global_dpo']}"]), ("none", [])):
-        monkeypatch.setattr(sys, "argv", ["judge", *options, *more, "--output", str(tmp_path / name)])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["judge", *options, *more, "--encoder-cache", str(tmp_path / "encoders"), "--output", str(tmp_path / name)],
+        )
         judge_stage.main()
     rows = [row for name in ("model", "none") for row in json.loads((tmp_path / name / "judgements.json").read_text())]
     assert {row["arm"] for row in rows} == {"global_dpo", "random", "best_single", "oracle"}
@@ -161,3 +165,13 @@ def test_one_model_alone_is_judged_as_among_others(folders, tmp_path, monkeypatc
         if row["arm"] != "pretrained":
             assert judged[row["arm"], row["group_id"]] == pytest.approx(row["true_ctr_rate"])
     assert "calibration.json" not in {path.name for path in (tmp_path / "model").iterdir()}
+    check_distances(*(json.loads((tmp_path / name / "run.json").read_text()) for name in ("model", "none")))
+
+
+def check_distances(of_model, of_others):
+    """By the same encoder; logged pictures are no distance from themselves, what an untrained model draws is far."""
+    assert of_model["picture_encoder"] == of_others["picture_encoder"]
+    metrics = {**of_model["metrics"], **of_others["metrics"]}
+    assert metrics["random/kernel_distance"] == pytest.approx(0.0, abs=1e-9)
+    assert metrics["global_dpo/kernel_distance"] > max(0.0, metrics["oracle/kernel_distance"])
+    assert {f"random/kernel_distance_{end}" for end in ("low", "high")} <= set(metrics)

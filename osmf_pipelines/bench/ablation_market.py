@@ -26,6 +26,7 @@ class MarketFiles:
         data_hash: of the export.
         truth: folder of the market's truth.
         group_cells: Parquet of the cells of each group.
+        agreeing_scopes: categories where all segments like the same.
     """
 
     name: str
@@ -35,6 +36,7 @@ class MarketFiles:
     data_hash: str
     truth: Path
     group_cells: Path
+    agreeing_scopes: tuple[str, ...] = ()
 
     @property
     def judged_by(self) -> list[str]:
@@ -90,7 +92,8 @@ def _open_market(settings: Settings, day: date | None, output: Path) -> MarketFi
     cells = output / "markets" / f"{name}-{data_hash[:12]}.parquet"
     if not cells.is_file():
         _write_group_cells(settings, date.fromisoformat(export.name), data_hash, cells)
-    return MarketFiles(name, settings.home, export.name, export, data_hash, settings.truth_folder, cells)
+    agreeing = tuple(scope.name for scope in market.scopes if scope.kind == "agreeing")
+    return MarketFiles(name, settings.home, export.name, export, data_hash, settings.truth_folder, cells, agreeing)
 
 
 def _write_group_cells(settings: Settings, day: date, data_hash: str, path: Path) -> None:

@@ -16,8 +16,8 @@ from osmf_models.config import DpoConfig, RunConfig
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
 
-PRETRAINED, RECIPE = "pretrained", "group_dpo"
-CONTROLS = ("global_dpo", "chosen_only", "shuffled_dpo")
+PRETRAINED, RECIPE, GLOBAL = "pretrained", "group_dpo", "global_dpo"
+CONTROLS = (GLOBAL, "chosen_only", "shuffled_dpo")
 _SAFEGUARD = 0.6  # mu of Diffusion-SDPO's experiments
 _OTHER = {"label": ("probability", "strength"), "error_space": ("look", "clean")}
 
@@ -93,7 +93,7 @@ def arms_of(dpo: DpoConfig) -> list[Arm]:
         Arm("beta_x4", {"beta": dpo.beta * 4.0}),
         Arm("chosen_only", chosen_only),
         Arm("shuffled_dpo", {"pair_groups": "shuffled", **without}),
-        Arm("global_dpo", {"pair_groups": "null", **without}),
+        Arm(GLOBAL, {"pair_groups": "null", **without}),
     ]
     # Told are true changes alone.
     return [replace(arm, changes={k: v for k, v in arm.changes.items() if getattr(dpo, k) != v}) for arm in arms]

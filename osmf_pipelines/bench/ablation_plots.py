@@ -1,4 +1,4 @@
-"""Plots of `osmf ablate`: click rate against picture quality, what each arm does for groups, and calibration."""
+"""Plots of `osmf ablate`: click rate against what pictures pay for it, what arms do for groups, and calibration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 _WITHOUT_MODEL = ("random", "best_single", "oracle")
+_FRONTIERS = {
+    "picture_quality": "picture quality",
+    "kernel_distance": "kernel distance from logged pictures (to the left is nearer)",
+}
 _BARS = {
     "worst_group_ctr": "click rate in the worst group",
     "groups_lifted_share": "share of groups lifted over pretrained",
@@ -21,11 +25,13 @@ _BARS = {
 
 
 def draw_ablation(report: dict[str, Any], path: Path) -> None:
-    """Writes a PNG: click rate against picture quality on the left, three figures of groups on the right."""
+    """Writes a PNG: click rate against quality and against kernel distance above, three figures of groups below."""
     arms = [arm for arm in report["arms"] if arm["arm"] not in _WITHOUT_MODEL]
-    figure, axes = plt.subplots(1, 4, figsize=(19, 5.2), layout="constrained", width_ratios=[1.5, 1, 1, 1])
-    _draw_frontier(axes[0], arms, report)
-    for axis, (name, title) in zip(axes[1:], _BARS.items(), strict=True):
+    figure = plt.figure(figsize=(15, 10.5), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    for axis, name in zip(halves[0].subplots(1, 2, sharey=True), _FRONTIERS, strict=True):
+        _draw_frontier(axis, arms, report, name)
+    for axis, (name, title) in zip(halves[1].subplots(1, 3), _BARS.items(), strict=True):
         _draw_bars(axis, arms, name, title)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -48,23 +54,27 @@ def draw_calibration(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_frontier(axis: Any, arms: list[dict[str, Any]], report: dict[str, Any]) -> None:
-    for arm in arms:
-        colour, place = _colour(arm["arm"]), (arm["picture_quality"], arm["mean_ctr"])
-        axis.plot([arm["picture_quality_low"], arm["picture_quality_high"]], [place[1]] * 2, color=colour, lw=0.8)
+def _draw_frontier(axis: Any, arms: list[dict[str, Any]], report: dict[str, Any], name: str) -> None:
+    for arm in (one for one in arms if one[name] is not None):
+        colour, place = _colour(arm["arm"]), (arm[name], arm["mean_ctr"])
+        axis.plot([arm[f"{name}_low"], arm[f"{name}_high"]], [place[1]] * 2, color=colour, lw=0.8)
         axis.plot([place[0]] * 2, [arm["mean_ctr_low"], arm["mean_ctr_high"]], color=colour, lw=0.8)
         axis.plot(
             *place, marker="*" if arm["arm"] == RECIPE else "o", ms=13 if arm["arm"] == RECIPE else 6, color=colour
         )
         axis.annotate(_name(arm["arm"]), place, (5, 5), textcoords="offset points", fontsize=7)
     for other in report["arms"]:
+        if other["arm"] == "oracle" and name == "kernel_distance" and other[name] is not None:
+            axis.axvline(other[name], color="#999999", linestyle=":", lw=0.8)
+            axis.annotate("oracle", (other[name], 0.01), xycoords=("data", "axes fraction"), fontsize=6)
         if other["arm"] in ("random", "best_single"):
             axis.axhline(other["mean_ctr"], color="#999999", linestyle=":", lw=0.8)
             axis.annotate(
                 _name(other["arm"]), (0.01, other["mean_ctr"]), xycoords=("axes fraction", "data"), fontsize=6
             )
+    axis.margins(x=0.14, y=0.08)  # room for the names
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
-    axis.set_xlabel("picture quality")
+    axis.set_xlabel(_FRONTIERS[name])
     axis.set_ylabel("mean true click rate")
 
 

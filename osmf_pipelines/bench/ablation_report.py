@@ -1,33 +1,23 @@
 """From what `osmf ablate` judged to its JSON report and its table.
 
-Running the arms belongs in `run_ablation.py`, plots in `ablation_plots.py`.
+Running the arms belongs in `run_ablation.py`, the figures in `ablation_figures.py`, plots in `ablation_plots.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from osmf_models.evaluation.contradictions import resampled_accuracy
 from osmf_models.evaluation.lift_claims import GroupLift, LiftClaims, group_lifts
-from osmf_models.evaluation.resampling import Array, Estimate, GroupMeans, RunKey, over_runs, resampled_group_means
-from osmf_pipelines.bench.ablation_plan import PRETRAINED, RECIPE
+from osmf_models.evaluation.resampling import Estimate, over_runs
+from osmf_pipelines.bench.ablation_figures import FIGURES, JudgedArm, JudgedMarket, Resampled
+from osmf_pipelines.bench.ablation_plan import PRETRAINED
 
-FORMAT = "osmf-ablation/1"
-FIGURES = {
-    "mean_ctr": "true click rate at position 1, mean over products inside a group, then over groups",
-    "worst_group_ctr": "the same in the group where it is lowest",
-    "headroom_share": "0 is the logged pictures at random, 1 the oracle",
-    "picture_quality": "the simulator's quality term, in [0, 1]",
-    "lift_over_pretrained": "mean_ctr minus the pretrained model's, paired",
-    "lift_over_recipe": "mean_ctr minus that of the recipe as it is, paired",
-    "worst_group_over_recipe": "worst_group_ctr minus that of the recipe as it is, paired",
-    "contradiction_accuracy": "share of held-out contradictions' pairs that the implicit reward orders rightly",
-}
+FORMAT = "osmf-ablation/2"
 ARM_KEYS = {
     "arm": "its name",
     "changes": "settings that differ from the recipe's",
@@ -47,67 +37,25 @@ _TABLE = {
     "worst_group_ctr": ("worst group", "{:.2%}"),
     "headroom_share": ("head-room", "{:.0%}"),
     "picture_quality": ("quality", "{:.2f}"),
+    "kernel_distance": ("distance", "{:.2f}"),
     "lift_over_pretrained": ("over pretrained", "{:+.2%}"),
     "groups_lifted_share": ("groups lifted", "{:.0%}"),
     "groups_lowered_share": ("lowered", "{:.0%}"),
     "contradiction_accuracy": ("contradictions", "{:.2f}"),
     "lift_over_recipe": ("over recipe", "{:+.2%}"),
+    "agreeing_scopes_lift_over_global": ("over global where tastes agree", "{:+.2%}"),
 }
-
-
-@dataclass(frozen=True)
-class JudgedArm:
-    """One trained arm of one run, judged.
-
-    Attributes:
-        run: market and seed.
-        arm: its name.
-        judgements: one row per product and group: arm, scope, group_id, product_id, true_ctr_rate, picture_quality.
-        contradictions: one row each (scope, product_id, right_share); None without an implicit reward.
-        calibration: bins of the implicit reward; none without one.
-        figures: metrics of its judgement.
-        training: record of its training.
-    """
-
-    run: RunKey
-    arm: str
-    judgements: pd.DataFrame
-    contradictions: pd.DataFrame | None
-    calibration: Sequence[dict[str, Any]]
-    figures: Mapping[str, float]
-    training: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """Click rates and qualities of every run, products resampled."""
-
-    rates: dict[RunKey, GroupMeans]
-    qualities: dict[RunKey, GroupMeans]
-
-    def figures(self, arm: str) -> dict[str, Array]:
-        """Returns the figures of an arm that every arm has, (R + 1,) each."""
-        by_run: dict[str, dict[RunKey, Array]] = {}
-        for run, means in self.rates.items():
-            average = {name: values.mean(1) for name, values in means.values.items()}
-            worst = {name: values.min(1) for name, values in means.values.items()}
-            of_run = {
-                "mean_ctr": average[arm],
-                "worst_group_ctr": worst[arm],
-                "headroom_share": (average[arm] - average["random"]) / (average["oracle"] - average["random"]),
-                "picture_quality": self.qualities[run].values[arm].mean(1),
-                "lift_over_pretrained": average[arm] - average[PRETRAINED],
-                "lift_over_recipe": average[arm] - average[RECIPE],
-                "worst_group_over_recipe": worst[arm] - worst[RECIPE],
-            }
-            for name, values in of_run.items():
-                by_run.setdefault(name, {})[run] = values
-        return {name: over_runs(values) for name, values in by_run.items()}
+_HELD_OUT_TABLE = {
+    "unseen_groups_lift_over_pretrained": ("unseen groups over pretrained", "{:+.2%}"),
+    "unseen_groups_lift_over_global": ("unseen groups over global", "{:+.2%}"),
+    "unseen_scope_lift_over_pretrained": ("unseen category over pretrained", "{:+.2%}"),
+    "unseen_scope_lift_over_global": ("unseen category over global", "{:+.2%}"),
+}
 
 
 def summarise(
     judged: Sequence[JudgedArm],
-    baselines: Mapping[str, pd.DataFrame],
+    markets: Mapping[str, JudgedMarket],
     changes: Mapping[str, dict[str, Any]],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -115,20 +63,13 @@ def summarise(
 
     Args:
         judged: every arm of every run; pretrained and the recipe are among them.
-        baselines: by market, judgements of the arms that are no model.
+        markets: what each has apart from trainings.
         changes: of each arm, in the order shown.
         settings: what was run.
     """
-    runs = sorted({one.run for one in judged})
-    frames = {
-        run: pd.concat([*(one.judgements for one in judged if one.run == run), baselines[run.market]]) for run in runs
-    }
-    resampled = _Resampled(
-        {run: resampled_group_means(frame, run.market, "true_ctr_rate") for run, frame in frames.items()},
-        {run: resampled_group_means(frame, run.market, "picture_quality") for run, frame in frames.items()},
-    )
+    resampled = Resampled.of(judged, markets)
     lifts = {arm: group_lifts(resampled.rates, arm, PRETRAINED) for arm in changes if arm != PRETRAINED}
-    others = [arm for arm in dict.fromkeys(next(iter(baselines.values())).arm) if arm not in changes]
+    others = [arm for arm in dict.fromkeys(next(iter(markets.values())).judgements.arm) if arm not in changes]
     arms = [
         _arm_row(arm, changes.get(arm, {}), resampled, lifts.get(arm), [one for one in judged if one.arm == arm])
         for arm in (*changes, *others)
@@ -149,7 +90,7 @@ def summarise(
 def _arm_row(
     arm: str,
     changes: dict[str, Any],
-    resampled: _Resampled,
+    resampled: Resampled,
     lifts: list[GroupLift] | None,
     judged: Sequence[JudgedArm],
 ) -> dict[str, Any]:
@@ -158,7 +99,8 @@ def _arm_row(
     row: dict[str, Any] = {"arm": arm, "changes": changes, "num_runs": len(judged)}
     row["num_groups"] = len({(run.market, group) for run, one in resampled.rates.items() for group in one.group_ids})
     for name in FIGURES:
-        estimate = Estimate.of(figures[name]) if name in figures else accuracy
+        estimate = Estimate.of(figures[name]) if name in figures else None
+        estimate = accuracy if name == "contradiction_accuracy" else estimate
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), _plain(estimate), strict=True))
     claims = asdict(LiftClaims.of(lifts)) if lifts else {}
     for key, name in (("lifted", "lifted_share"), ("lowered", "lowered_share")):
@@ -213,12 +155,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def table_of(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the rows of the table that a reader sees; intervals in parentheses."""
-    rows = []
+    held_out = {key: one for key, one in _HELD_OUT_TABLE.items() if any(arm[key] is not None for arm in report["arms"])}
+    columns, rows = {**_TABLE, **held_out}, []
     for arm in report["arms"]:
         changes = ", ".join(f"{name}={value}" for name, value in arm["changes"].items())
-        cells = [_cell(arm, name, form) for name, (_, form) in _TABLE.items()]
+        cells = [_cell(arm, name, form) for name, (_, form) in columns.items()]
         rows.append([arm["arm"].replace("_", " "), changes, *cells])
-    return ["arm", "changes", *(title for title, _ in _TABLE.values())], rows
+    return ["arm", "changes", *(title for title, _ in columns.values())], rows
 
 
 def _cell(arm: dict[str, Any], name: str, form: str) -> str:

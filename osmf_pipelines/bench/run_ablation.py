@@ -7,8 +7,8 @@ interrupted ablation goes on where it was, and a further arm, seed or market cos
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from osmf_models.data.dataset import read_groups
+from osmf_models.evaluation.kernel_distance import KERNEL_TERMS_NAME, KernelTerms, read_kernel_terms
 from osmf_models.evaluation.resampling import RunKey
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_models.records import RUN_RECORD_NAME
+from osmf_models.records import PICTURE_ENCODER_NAME, RUN_RECORD_NAME
+from osmf_pipelines.bench.ablation_figures import JudgedArm, JudgedMarket
+from osmf_pipelines.bench.ablation_groups import HoldOut, ToldGroups, told_groups
 from osmf_pipelines.bench.ablation_market import MarketFiles
 from osmf_pipelines.bench.ablation_plan import (
     PRETRAINED,
@@ -32,7 +36,7 @@ from osmf_pipelines.bench.ablation_plan import (
     trained_arm,
 )
 from osmf_pipelines.bench.ablation_plots import draw_ablation, draw_calibration
-from osmf_pipelines.bench.ablation_report import JudgedArm, as_markdown, summarise, table_of
+from osmf_pipelines.bench.ablation_report import as_markdown, summarise, table_of
 from osmf_pipelines.resources.trainer import Trainer
 from osmf_pipelines.settings import Settings
 
@@ -50,6 +54,7 @@ class AblationOptions:
         seeds: each is a pretraining and one preference optimisation of every arm.
         num_products_per_scope: held-out products judged in each scope, at most.
         num_contradictions: held-out contradictions asked about, at most.
+        hold_out: groups that no arm is trained on.
     """
 
     recipe: str
@@ -58,6 +63,7 @@ class AblationOptions:
     seeds: tuple[int, ...]
     num_products_per_scope: int
     num_contradictions: int
+    hold_out: HoldOut = field(default_factory=HoldOut)
 
 
 class Bars:
@@ -119,9 +125,10 @@ class Ablation:
         options = self.options
         counts = [options.num_products_per_scope, options.num_contradictions]
         sha256 = _record(model)["artifact_sha256"] if model else None
-        name = f"{arm or WITHOUT_MODEL}-{fingerprint(sha256, market.fingerprint, counts, bool(reference))}"
+        made_of = (sha256, market.fingerprint, counts, bool(reference), PICTURE_ENCODER_NAME)
+        name = f"{arm or WITHOUT_MODEL}-{fingerprint(*made_of)}"
         arguments = [*market.judged_by, "--num-products-per-scope", str(counts[0])]
-        arguments += ["--num-contradictions", str(counts[1])]
+        arguments += ["--num-contradictions", str(counts[1]), "--encoder-cache", str(self.output / "encoders")]
         arguments += ["--model", f"{arm}={model}"] if model else []
         arguments += ["--pretrained", str(reference)] if reference else []
         folder = self.output / "judged" / market.name / name
@@ -157,29 +164,53 @@ def run_ablation(
         raise ValueError(f"seeds {list(options.seeds)}: name each once, none below 0.")
     base = apply_overrides(load_recipe(options.recipe), options.overrides)
     arms = chosen_arms(base.dpo, options.arms)
-    plan = {seed: [trained_arm(options.recipe, options.overrides, arm, seed) for arm in arms] for seed in options.seeds}
+    told = {market.name: _told_groups(options.hold_out, market) for market in markets}
+    plan = {
+        (name, seed): [trained_arm(options.recipe, (*options.overrides, *one.assignments), arm, seed) for arm in arms]
+        for name, one in told.items()
+        for seed in options.seeds
+    }
     bars = Bars(console, len(markets) * (1 + 2 * len(options.seeds) * len(arms)))
     ablation = Ablation(options, output, Trainer(settings, bars.show), bars)
     judged: list[JudgedArm] = []
-    baselines: dict[str, pd.DataFrame] = {}
+    others: dict[str, JudgedMarket] = {}
     with bars.progress:
         for market in markets:
-            baselines[market.name] = _judgements(ablation.judge(market, None, None, None))
+            folder = ablation.judge(market, None, None, None)
+            one = JudgedMarket(_judgements(folder), _kernels(folder), told[market.name], _encoder(folder))
+            others[market.name] = one
             for seed in options.seeds:
-                judged += _run_seed(ablation, market, RunKey(market.name, seed), plan[seed])
-    report = summarise(judged, baselines, {arm.name: arm.changes for arm in arms}, _settings(options, markets))
+                judged += _run_seed(ablation, market, RunKey(market.name, seed), plan[market.name, seed], one)
+    report = summarise(judged, others, {arm.name: arm.changes for arm in arms}, _settings(options, markets, others))
     _write(report, output, console)
     return report
 
 
-def _run_seed(ablation: Ablation, market: MarketFiles, run: RunKey, trainings: Sequence[TrainedArm]) -> list[JudgedArm]:
-    """Returns every arm of one market and seed, pretrained first, from which the others start."""
+def _told_groups(hold_out: HoldOut, market: MarketFiles) -> ToldGroups:
+    if not hold_out.is_any:
+        return ToldGroups(market.agreeing_scopes)
+    return told_groups(hold_out, read_groups(market.export), market.agreeing_scopes, market.name)
+
+
+def _run_seed(
+    ablation: Ablation, market: MarketFiles, run: RunKey, trainings: Sequence[TrainedArm], others: JudgedMarket
+) -> list[JudgedArm]:
+    """Returns every arm of one market and seed, pretrained first, from which the others start.
+
+    Raises:
+        ValueError: when a model's pictures were compared by another encoder than the other arms'.
+    """
     judged, pretrained = [], None
     for one in trainings:
         is_first = one.arm.name == PRETRAINED
         model = ablation.train(one, market, pretrained)
         pretrained = model if is_first else pretrained
         folder = ablation.judge(market, one.arm.name, model, None if is_first else pretrained)
+        if _encoder(folder) != others.encoder:
+            raise ValueError(
+                f"{folder} compared pictures by another encoder than the other arms of {market.name}: remove "
+                f"{folder.parent} and run again, it is judged anew."
+            )
         judged.append(_read_judged(run, one.arm, model, folder))
     return judged
 
@@ -194,11 +225,20 @@ def _read_judged(run: RunKey, arm: Arm, model: Path, folder: Path) -> JudgedArm:
         calibration=json.loads(calibration.read_text()) if calibration.is_file() else [],
         figures=_record(folder)["metrics"],
         training=_record(model),
+        kernel=_kernels(folder).get(arm.name),
     )
 
 
 def _judgements(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(json.loads((folder / "judgements.json").read_text()))
+
+
+def _kernels(folder: Path) -> dict[str, KernelTerms]:
+    return read_kernel_terms(folder / KERNEL_TERMS_NAME)
+
+
+def _encoder(folder: Path) -> dict[str, str]:
+    return dict(_record(folder)["picture_encoder"])
 
 
 def _record(folder: Path | None) -> dict[str, Any]:
@@ -207,8 +247,19 @@ def _record(folder: Path | None) -> dict[str, Any]:
     return record
 
 
-def _settings(options: AblationOptions, markets: Sequence[MarketFiles]) -> dict[str, Any]:
-    told = [{"market": one.name, "day": one.day, "data_hash": one.data_hash} for one in markets]
+def _settings(
+    options: AblationOptions, markets: Sequence[MarketFiles], judged: Mapping[str, JudgedMarket]
+) -> dict[str, Any]:
+    told = [
+        {
+            "market": one.name,
+            "day": one.day,
+            "data_hash": one.data_hash,
+            "picture_encoder": dict(judged[one.name].encoder),
+            **asdict(judged[one.name].told),
+        }
+        for one in markets
+    ]
     return {
         "recipe": options.recipe,
         "overrides": list(options.overrides),

@@ -41,15 +41,25 @@ def ablate(
         list[str] | None,
         typer.Option("--set", metavar="A.B=VALUE", help="replaces a field of the recipe in all arms (may be repeated)"),
     ] = None,
+    hold_out_groups: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.9, help="share of each market's groups that no arm is trained on, to be told of"),
+    ] = 0.0,
+    hold_out_scope: Annotated[
+        str | None,
+        typer.Option(help="category that no arm is trained on, to be told of; auto: one with several groups"),
+    ] = None,
     list_arms: Annotated[bool, typer.Option("--list", help="only show the arms and what they change")] = False,
 ) -> None:
     """Turns the switches of Group-DPO one by one, trains the controls, and compares all on held-out products.
 
     Needs a simulated market with a training export: `osmf demo`, or `osmf demo --only data`. Arms are trained by the
     recipe, each from the same pretrained model (the home's own where it fits), and judged by the market's exact click
-    rates: mean and worst group, share of groups lifted over the pretrained model (Holm), picture quality, and how often
-    the implicit reward orders contradictions rightly. Intervals (95%) are by bootstrap over products, then over seeds
-    and markets where there are several; with one seed they do not tell how much another training would differ.
+    rates: mean and worst group, share of groups lifted over the pretrained model (Holm), picture quality, how far
+    pictures are from logged ones, and how often the implicit reward orders contradictions rightly. Intervals (95%) are
+    by bootstrap over products, then over seeds and markets where there are several; with one seed they do not tell how
+    much another training would differ. What is held out by --hold-out-groups and --hold-out-scope is judged too: what
+    arms do for groups that they have never seen.
 
     Writes ablation.json (its keys are described in docs/group_dpo.md), ablation.md, ablation.png and calibration.png.
     Every run is kept in a folder named by its configuration: run the command again to go on after an interruption, or
@@ -70,9 +80,11 @@ def ablate(
             listing.add_row(one.name, ", ".join(one.assignments))
         _console.print(listing)
         return
+    from osmf_pipelines.bench.ablation_groups import HoldOut
     from osmf_pipelines.bench.ablation_market import open_markets
     from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
 
     folder = (output or settings.home / "ablation").absolute()
-    options = AblationOptions(name, overrides, arms, tuple(seed or (0,)), products, contradictions)
+    hold_out = HoldOut(hold_out_groups, hold_out_scope)
+    options = AblationOptions(name, overrides, arms, tuple(seed or (0,)), products, contradictions, hold_out)
     run_ablation(settings, options, open_markets(settings, home or [], day and day.date(), folder), folder, _console)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from osmf_models.evaluation.kernel_distance import KernelTerms
 from osmf_models.evaluation.resampling import RunKey
+from osmf_pipelines.bench.ablation_figures import FIGURES, JudgedArm, JudgedMarket
+from osmf_pipelines.bench.ablation_groups import ToldGroups
 from osmf_pipelines.bench.ablation_plots import draw_ablation, draw_calibration
-from osmf_pipelines.bench.ablation_report import ARM_KEYS, FIGURES, FORMAT, JudgedArm, as_markdown, summarise, table_of
+from osmf_pipelines.bench.ablation_report import ARM_KEYS, FORMAT, as_markdown, summarise, table_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "group_dpo.md"
+DISTANCES = {"pretrained": 0.25, "group_dpo": 0.5, "global_dpo": 1.0}
 CHANGES = {"pretrained": {}, "group_dpo": {}, "global_dpo": {"pair_groups": "null"}}
 # Rates of groups g and h, the same on both products, so that intervals over products are points.
 RATES = {
@@ -41,14 +46,33 @@ def judged_arm(arm: str, seed: int, right: float | None) -> JudgedArm:
     errors = {"validation/chosen_error_before": 0.5, "validation/chosen_error_after": 0.4}
     training = {"metrics": {} if right is None else errors, "wall_seconds": 60.0}
     figures = {"pair_accuracy": 0.75} if right is not None else {}
-    return JudgedArm(RunKey("m", seed), arm, judged_frame(arm, 0.9), contradictions, bins, figures, training)
+    quality = 0.9 if arm == "group_dpo" else 1.0
+    return JudgedArm(
+        RunKey("m", seed),
+        arm,
+        judged_frame(arm, quality),
+        contradictions,
+        bins,
+        figures,
+        training,
+        terms(DISTANCES[arm]),
+    )
+
+
+def terms(distance: float) -> KernelTerms:
+    return KernelTerms(("s", "s"), ("p", "q"), np.array([[0.0, distance], [distance, 0.0]]))
+
+
+def judged_market(**told: tuple[str, ...]) -> JudgedMarket:
+    judgements = pd.concat([judged_frame("random"), judged_frame("oracle")])
+    return JudgedMarket(judgements, {"oracle": terms(0.75)}, ToldGroups(**told))
 
 
 @pytest.fixture(scope="module")
 def report() -> dict:
     rights = {"pretrained": None, "group_dpo": 1.0, "global_dpo": 0.5}
     judged = [judged_arm(arm, seed, right) for seed in (0, 1) for arm, right in rights.items()]
-    baselines = {"m": pd.concat([judged_frame("random"), judged_frame("oracle")])}
+    baselines = {"m": judged_market(unseen_groups=("h",), agreeing_scopes=("s",))}
     settings = {"recipe": "demo", "seeds": [0, 1], "markets": [{"market": "m"}]}
     return summarise(judged, baselines, CHANGES, settings)
 
@@ -70,6 +94,27 @@ def test_figures_by_hand(report: dict) -> None:
     assert (own["num_runs"], own["num_groups"], own["training_seconds"]) == (2, 2, 60.0)
 
 
+def test_what_pictures_pay_is_told_beside_the_pretrained_model(report: dict) -> None:
+    own = arm_of(report, "group_dpo")
+    assert own["quality_over_pretrained"] == pytest.approx(-0.1)
+    assert (own["kernel_distance"], own["kernel_distance_over_pretrained"]) == pytest.approx((0.5, 0.25))
+    assert own["kernel_distance_over_pretrained_high"] == pytest.approx(0.25)
+    assert arm_of(report, "oracle")["kernel_distance"] == 0.75
+    assert arm_of(report, "random")["kernel_distance"] is None
+
+
+def test_groups_are_told_of_on_their_own(report: dict) -> None:
+    """Group h was held out, everyone agrees, and no category was held out."""
+    own, one_size = arm_of(report, "group_dpo"), arm_of(report, "global_dpo")
+    assert own["unseen_groups_lift_over_pretrained"] == pytest.approx(0.08 - 0.05)
+    assert own["unseen_groups_lift_over_global"] == pytest.approx(0.08 - 0.04)
+    assert own["lift_over_global"] == own["agreeing_scopes_lift_over_global"] == pytest.approx(0.03)
+    assert one_size["unseen_groups_lift_over_pretrained"] == pytest.approx(-0.01)
+    assert own["unseen_scope_lift_over_global"] is None
+    header, _ = table_of(report)
+    assert ("unseen groups over global" in header, "unseen category over global" in header) == (True, False)
+
+
 def test_a_lowered_group_is_told(report: dict) -> None:
     one_size = arm_of(report, "global_dpo")
     assert (one_size["groups_lifted_share"], one_size["groups_lowered_share"]) == (0.5, 0.5)
@@ -83,7 +128,7 @@ def test_a_seed_that_does_not_lift_widens_the_interval() -> None:
     judged = [judged_arm("pretrained", seed, None) for seed in (0, 1)] + [judged_arm("group_dpo", 0, 1.0)]
     weak = judged_arm("group_dpo", 1, 1.0)
     judged.append(JudgedArm(weak.run, weak.arm, judged_frame("group_dpo", lift=-0.06), None, [], {}, {}))
-    baselines = {"m": pd.concat([judged_frame("random"), judged_frame("oracle")])}
+    baselines = {"m": judged_market()}
     own = arm_of(summarise(judged, baselines, {"pretrained": {}, "group_dpo": {}}, {}), "group_dpo")
     assert own["lift_over_pretrained"] == pytest.approx(0.01)
     assert own["lift_over_pretrained_low"] < 0.0 < own["lift_over_pretrained_high"]

@@ -10,7 +10,8 @@ import pytest
 
 from osmf_models.evaluation.evaluation_record import EvaluationRecord, JudgedCase, write_records
 from osmf_models.evaluation.gallery import GALLERY_COLUMNS, GALLERY_NAME
-from osmf_pipelines.bench.ablation_report import FIGURES
+from osmf_pipelines.bench.ablation_figures import FIGURES
+from osmf_pipelines.bench.ablation_report import FORMAT
 from osmf_pipelines.promotion.audit import Aliases, Entry
 from osmf_pipelines.report.facts import AblationFacts, EvaluationFacts, Missing, TrainingLog, VerdictFacts
 from osmf_pipelines.report.read import (
@@ -151,8 +152,8 @@ def test_what_is_broken_is_said_and_what_is_absent_is_told(tmp_path: Path) -> No
     for broken in (
         "{",
         "[]",
-        '{"format": "osmf-ablation/1"}',
-        '{"format": "osmf-ablation/1", "settings": {}, "arms": [{}]}',
+        f'{{"format": "{FORMAT}"}}',
+        f'{{"format": "{FORMAT}", "settings": {{}}, "arms": [{{}}]}}',
     ):
         path.write_text(broken)
         assert isinstance(unless_broken(lambda: read_ablation(path), "The ablation"), Missing), broken
@@ -163,7 +164,7 @@ def test_an_ablation_is_told_by_its_table(tmp_path: Path) -> None:
     arm = {**dict.fromkeys(figures), "arm": "no_anchor", "changes": {"anchor_weight": 0}, "mean_ctr": 0.04}
     settings = {"recipe": "demo", "seeds": [0, 1], "markets": [{"market": "m", "day": "2026-03-04"}]}
     path = tmp_path / "ablation.json"
-    path.write_text(json.dumps({"format": "osmf-ablation/1", "settings": settings, "arms": [arm]}))
+    path.write_text(json.dumps({"format": FORMAT, "settings": settings, "arms": [arm]}))
     told = read_ablation(path)
     assert isinstance(told, AblationFacts)
     assert (told.recipe, told.seeds, told.markets) == ("demo", "0, 1", "m as of 2026-03-04")

@@ -256,7 +256,7 @@ def _settings(
             "day": one.day,
             "data_hash": one.data_hash,
             "picture_encoder": dict(judged[one.name].encoder),
-            **asdict(judged[one.name].told),
+            **json.loads(json.dumps(asdict(judged[one.name].told))),  # lists, as they are read back
         }
         for one in markets
     ]

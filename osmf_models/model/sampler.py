@@ -53,7 +53,7 @@ class GuidedPredictions:
 def steered(predict: CleanPrediction, steer: Steering) -> CleanPrediction:
     """Returns `predict` with its clean pictures steered between t = 0.8 and 0.05.
 
-    Before, there is hardly a picture; afterwards the denoiser alone finishes it.
+    Before, there is hardly a picture; what steps follow (none where there are fewer than 20) are the denoiser's alone.
     """
 
     def predict_steered(noisy: Tensor, time: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class ModelConfig:
     denoiser_heads: int = 4
     denoiser_head_width: int = 32
     patch_px: int = 4
-    refine_channels: int = 24
+    refine_channels: int = 32
     refine_stride: int = 1
     published: PublishedConfig | None = None
 

@@ -1,7 +1,8 @@
 """Predicts the clean ad picture from a noisy one: a `diffusers` transformer between two thin convolutional layers.
 
-The transformer works on patches; the convolutions behind it see across their borders, so that no seams show. They work
-on pixels, or on cells of several pixels where patches are large.
+The transformer works on patches; the convolutions behind it see across their borders, so that no seams show, and the
+means over large windows, so that what is even in a picture need not pass through patches. They work on pixels, or on
+cells of several pixels where patches are large.
 The flow's path and its solver belong in `path.py` and `sampler.py`.
 
 Shapes: `B` batch, `H W` pixels, `S` conditioning tokens, `D` width of the condition.
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _INPUT_CHANNELS = 7  # noisy scene 3, product 3, mask 1
-_COARSE_CHANNELS = 12  # four views of the noisy scene
+_COARSE_CHANNELS = 15  # five views of the noisy scene
 _LEAST_SCENE = 1e-3  # of a window
 _TIME_SCALE = 1000.0  # the transformer's time embedding expects steps of a thousand
 
@@ -65,10 +66,10 @@ class ConditionedTime(nn.Module):
 
 
 def coarse_views(noisy: Tensor, scene: Tensor) -> Tensor:
-    """Returns noisy pictures as means over large windows, in which the noise is small, (B, 12, H, W).
+    """Returns noisy pictures as means over large windows, in which the noise is small, (B, 15, H, W).
 
-    Windows: a quarter and a half of the side, strips an eighth of it high, and the whole. Each mean is over the scene
-    alone; a window that the product fills is 0.
+    Windows: a quarter and a half of the side, strips an eighth and a 32nd of it high, and the whole. Each mean is over
+    the scene alone; a window that the product fills is 0.
 
     Args:
         noisy: (B, 3, H, W).
@@ -76,7 +77,8 @@ def coarse_views(noisy: Tensor, scene: Tensor) -> Tensor:
     """
     side = noisy.shape[-1]
     views = []
-    for window in ((side // 4, side // 4), (side // 2, side // 2), (side // 8, side), (side, side)):
+    strips = ((side // 8, side), (max(1, side // 32), side))
+    for window in ((side // 4, side // 4), (side // 2, side // 2), *strips, (side, side)):
         share = _window_means(scene, *window)
         mean = _window_means(noisy * scene, *window) / share.clamp(min=_LEAST_SCENE)
         views.append(functional.interpolate(mean, size=(side, side), mode="nearest"))
@@ -130,10 +132,9 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.transformer.pos_embed.proj = PatchConvolution(self.transformer.pos_embed.proj)
         modulation = self.transformer.adaln_single
         modulation.emb = ConditionedTime(modulation.emb, 2 * condition_width, num_heads * head_width)
+        num_seen = refine_channels + cell * _INPUT_CHANNELS + _COARSE_CHANNELS
         self.refine = nn.Sequential(
-            nn.Conv2d(
-                refine_channels + cell * _INPUT_CHANNELS, refine_channels, 3, padding=1, padding_mode="replicate"
-            ),
+            nn.Conv2d(num_seen, refine_channels, 3, padding=1, padding_mode="replicate"),
             nn.SiLU(),
             nn.Conv2d(refine_channels, refine_channels, 3, padding=1, padding_mode="replicate"),
             nn.SiLU(),
@@ -152,11 +153,14 @@ class ProductDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         scene = 1.0 - mask
         inputs = torch.cat([noisy * scene, product * mask, mask], dim=1)  # (B, 7, H, W)
+        views = coarse_views(noisy, scene)
         features = self.transformer(
-            hidden_states=torch.cat([inputs, coarse_views(noisy, scene)], dim=1),
+            hidden_states=torch.cat([inputs, views], dim=1),
             encoder_hidden_states=condition,
             timestep=_TIME_SCALE * time,
             added_cond_kwargs={"pooled": torch.cat([condition[:, :-1].mean(1), condition[:, -1]], dim=1)},
         ).sample  # (B, refine_channels / stride^2, H, W)
         cells = functional.pixel_unshuffle(torch.cat([features, inputs], dim=1), self.refine_stride)
-        return functional.pixel_shuffle(self.refine(cells), self.refine_stride)  # (B, 3, H, W)
+        views_of_cells = _window_means(views, self.refine_stride, self.refine_stride)
+        drawn = self.refine(torch.cat([cells, views_of_cells], dim=1))
+        return functional.pixel_shuffle(drawn, self.refine_stride)  # (B, 3, H, W)

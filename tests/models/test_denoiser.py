@@ -25,6 +25,20 @@ def test_refining_by_cells_gives_whole_pictures(stride):
     assert drawn.shape == (2, 3, 16, 16)
 
 
+def test_the_convolutions_see_coarse_views():
+    model = denoiser(image_px=32, refine_stride=4)
+    nn.init.zeros_(model.transformer.proj_out.weight)  # the transformer says nothing
+    nn.init.zeros_(model.transformer.proj_out.bias)
+    noisy, mask = torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    lit = noisy.clone()
+    lit[:, :, :, :4] = 1.0  # seven cells from the right border; three convolutions reach three
+
+    def right_border(pictures):
+        return model(pictures, noisy, mask, torch.rand(1), torch.randn(1, 3, 8))[:, :, :, 28:]
+
+    assert not torch.allclose(right_border(lit), right_border(noisy), atol=1e-6)
+
+
 @pytest.mark.parametrize("changes", [{"refine_stride": 3}, {"refine_stride": 4, "refine_channels": 8}])
 def test_cells_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match="must divide"):
@@ -32,17 +46,19 @@ def test_cells_that_do_not_fit_are_refused(changes):
 
 
 def test_coarse_views_are_means_of_the_scene_alone():
-    noisy = torch.arange(3 * 64.0).reshape(1, 3, 8, 8)
-    scene = torch.ones(1, 1, 8, 8)
-    scene[..., :2, :2] = 0.0  # the product fills the first window of a quarter of the side
-    views = coarse_views(noisy, scene).reshape(4, 3, 8, 8)
-    assert (views[0, :, :2, :2] == 0.0).all()
-    torch.testing.assert_close(views[0, 0, 2:4, 2:4], torch.full((2, 2), (18 + 19 + 26 + 27) / 4))
-    half = noisy[0, 0, :4, :4].sum() - noisy[0, 0, :2, :2].sum()
-    torch.testing.assert_close(views[1, 0, :4, :4], (half / 12).expand(4, 4))
-    torch.testing.assert_close(views[2, :, 5], noisy[0, :, 5].mean(1, keepdim=True).expand(3, 8))
+    noisy = torch.arange(3 * 32.0 * 32.0).reshape(1, 3, 32, 32)
+    scene = torch.ones(1, 1, 32, 32)
+    scene[..., :8, :8] = 0.0  # the product fills the first window of a quarter of the side
+    quarters, halves, strips, rows, whole = coarse_views(noisy, scene).reshape(5, 3, 32, 32)
+    assert (quarters[:, :8, :8] == 0.0).all()
+    torch.testing.assert_close(quarters[0, 8:16, 8:16], torch.full((8, 8), 32 * 11.5 + 11.5))
+    half = noisy[0, 0, :16, :16].sum() - noisy[0, 0, :8, :8].sum()
+    torch.testing.assert_close(halves[0, :16, :16], (half / (256 - 64)).expand(16, 16))
+    torch.testing.assert_close(strips[0, 20:24], torch.full((4, 32), 32 * 21.5 + 15.5))
+    torch.testing.assert_close(rows[0, 5], torch.full((32,), 32 * 5 + 19.5))  # columns 8 to 31 alone
+    torch.testing.assert_close(whole[0, 0, 0], noisy[0, 0][scene[0, 0] > 0].mean())
     other = noisy.clone()
-    other[..., :2, :2] += 100.0
+    other[..., :8, :8] += 100.0
     torch.testing.assert_close(coarse_views(other, scene), coarse_views(noisy, scene))
 
 

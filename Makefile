@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo dev test test-slow test-all torture torture-training lint lock clean
+.PHONY: help setup demo demo-full dev test test-slow test-all torture torture-training lint lock clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,9 @@ $(HOME_FOLDER)/activate: $(SETUP)
 
 demo: $(HOME_FOLDER)/activate ## logs to group-aligned pictures, on a simulated market and on real logs
 	$(VENV)/bin/osmf demo
+
+demo-full: $(HOME_FOLDER)/activate ## the demo, controls, pictures to serve, and a closed loop of six days (an hour)
+	$(VENV)/bin/osmf demo --full
 
 dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
 	$(VENV)/bin/dagster dev --host 127.0.0.1

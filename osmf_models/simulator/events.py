@@ -60,6 +60,23 @@ class Shop:
 
 
 @dataclass(frozen=True)
+class Visits:
+    """Who comes, before anything is shown; every field (N,).
+
+    Attributes:
+        number: of the impression that will be.
+        user: index of the user.
+        product: place of the product that a picture is needed of.
+        segment: place of the user's segment in the product's scope.
+    """
+
+    number: Index
+    user: Index
+    product: Index
+    segment: Index
+
+
+@dataclass(frozen=True)
 class Impressions:
     """Right impressions, and what becomes of each; every field (N,).
 
@@ -114,6 +131,14 @@ def rates_of_day(shop: Shop, day_index: int) -> Array:
     return rates.reshape(-1, widest)
 
 
+def draw_visits(shop: Shop, numbers: Index) -> Visits:
+    """Returns who sees the impressions with these numbers, (N,), and of which product."""
+    draws = Draws(shop.seed)
+    user = shop.market.population.active_users(draws, numbers)
+    product = draws.choice("product", numbers, shop.popularity)
+    return Visits(numbers, user, product, segments_of_users(shop.market, user, shop.scope_of_product[product]))
+
+
 def draw_impressions(shop: Shop, rates: Array, serving: Serving, numbers: Index) -> Impressions:
     """Returns the impressions with these numbers, all of one day.
 
@@ -123,20 +148,36 @@ def draw_impressions(shop: Shop, rates: Array, serving: Serving, numbers: Index)
         serving: of that day.
         numbers: of the impressions, (N,).
     """
-    market, draws = shop.market, Draws(shop.seed)
-    user = market.population.active_users(draws, numbers)
-    product = draws.choice("product", numbers, shop.popularity)
-    segment = segments_of_users(market, user, shop.scope_of_product[product])
-    creative, propensity = _choose_creatives(draws, numbers, product, segment, serving.propensities)
-    anywhere = draws.index("position", numbers, len(market.examination)) + 1
+    draws, visits = Draws(shop.seed), draw_visits(shop, numbers)
+    shown = _choose_creatives(draws, numbers, visits.product, visits.segment, serving.propensities)
     is_biased = draws.some("position bias", numbers, serving.position_bias)
-    position = np.where(is_biased, serving.positions[creative], anywhere)
+    return draw_clicks(shop, rates, visits, *shown, np.where(is_biased, serving.positions[shown[0]], 0))
+
+
+def draw_clicks(
+    shop: Shop, rates: Array, visits: Visits, creative: Index, propensity: Array, position: Index
+) -> Impressions:
+    """Returns what becomes of visits that are shown these creatives, all of one day.
+
+    Args:
+        shop: what they are drawn from.
+        rates: true click rate at position 1 of each creative in each segment of its scope, (C, S).
+        visits: N of them.
+        creative: row of `rates`, (N,).
+        propensity: of that creative, (N,).
+        position: where it stands, from 1; 0 for anywhere, (N,).
+    """
+    market, draws, numbers, user = shop.market, Draws(shop.seed), visits.number, visits.user
+    anywhere = draws.index("position", numbers, len(market.examination)) + 1
+    position = np.where(position > 0, position, anywhere)
     day_index = int(numbers[0]) // shop.impressions_per_day if len(numbers) else 0
     micros = shop.midnight_micros(day_index) + _second_of_day(draws.uniform("time", numbers)) * MICROS
     factor = market.population.click_factors(user)
-    rate = np.minimum(rates[creative, segment] * factor, MAX_CLICK_RATE) * np.asarray(market.examination)[position - 1]
+    rate = np.minimum(rates[creative, visits.segment] * factor, MAX_CLICK_RATE)
+    rate = rate * np.asarray(market.examination)[position - 1]
     clicked_micros = micros + _click_delay_seconds(draws, numbers) * MICROS
     is_clicked = draws.uniform("click", numbers) < rate
+    segment = visits.segment
     return Impressions(numbers, user, creative, position, propensity, micros, segment, rate, is_clicked, clicked_micros)
 
 

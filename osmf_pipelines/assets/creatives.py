@@ -13,11 +13,10 @@ from osmf_pipelines.assets.groups import as_of_asset
 from osmf_pipelines.assets.metadata import picture
 from osmf_pipelines.assets.models import export_folder
 from osmf_pipelines.assets.publishing import Outcome, asset_specs, cached, check_specs, materialising, publish
-from osmf_pipelines.promotion.champion import ChampionModel, champion_model
+from osmf_pipelines.promotion.champion import DrawingModel, champion_model, drawing_arguments
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import StageRun, Trainer
-from osmf_pipelines.settings import Settings
 from osmf_pipelines.tables import TABLES
 
 _MAPPED = ("user_groups", "group_features", "generated_creatives")
@@ -66,7 +65,7 @@ def _generated_creatives(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsD
             export = export_folder(lake, day)
             generations = lake.settings.home / "generations"
             champion = champion_model(Registry(lake.settings), export, generations / f"{day}-champion")
-            arguments = ["--data", str(export), *_arguments(lake.settings, champion, config)]
+            arguments = drawing_arguments(lake.settings, champion, export, config.group_ids, config.product_ids)
             run = trainer.run(
                 "generate", arguments, generations / str(day), run_name=f"{name} {day}", pictures=(_PREVIEW,)
             )
@@ -75,22 +74,6 @@ def _generated_creatives(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsD
             yield from publish(context, lake, name, frame, inputs=versions, days=(day,), facts=[facts], metadata=told)
 
     return generated_creatives
-
-
-def _arguments(settings: Settings, champion: ChampionModel, asked: AskedPictures) -> list[str]:
-    """Returns the stage's command line: pictures are drawn as those were that made the model champion."""
-    values: dict[str, object] = {
-        "--model": champion.folder,
-        "--pictures": settings.home / "creatives",
-        "--max-scene-distance": settings.max_scene_distance,
-        "--max-clipped-excess": settings.max_clipped_excess,
-    }
-    for option, number in (("num_inference_steps", int), ("guidance_scale", float)):
-        if option in champion.sampling:
-            values[f"--{option.replace('_', '-')}"] = number(champion.sampling[option])
-    asked_for = [("--group", one) for one in asked.group_ids] + [("--product", one) for one in asked.product_ids]
-    # An id may begin with a hyphen.
-    return [f"{option}={value}" for option, value in (*values.items(), *asked_for)]
 
 
 def _rows(resource: LakeResource, run: StageRun, day: date, model_version: int) -> Any:
@@ -111,7 +94,7 @@ def _facts(run: StageRun, frame: Any) -> dict[str, float]:
     }
 
 
-def _told(run: StageRun, champion: ChampionModel) -> dict[str, Any]:
+def _told(run: StageRun, champion: DrawingModel) -> dict[str, Any]:
     preview = run.output / _PREVIEW
     shown = (
         {"preview": picture(preview, "pictures of some products, a column for each group")} if preview.is_file() else {}

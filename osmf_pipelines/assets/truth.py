@@ -31,8 +31,11 @@ def build_truth_assets(partitions: dg.DailyPartitionsDefinition, settings: Setti
     if not _has_truth(settings):
         return []
     window = window_mapping(settings)
-    deps = [*(dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users"))]
-    return [as_of_asset("truth_report", ("truth_report",), [*deps, "user_groups", "group_ctr"], _report, partitions)]
+    deps: list[str | dg.AssetDep] = [
+        *(dg.AssetDep(name, partition_mapping=window) for name in ("creative_stats", "cell_users"))
+    ]
+    deps += ["user_groups", "group_ctr", "creatives"]
+    return [as_of_asset("truth_report", ("truth_report",), deps, _report, partitions)]
 
 
 def _has_truth(settings: Settings) -> bool:
@@ -50,7 +53,7 @@ def _report(context: dg.AssetExecutionContext, resource: LakeResource, day: date
 
     settings, pinned = (
         resource.settings,
-        resource.lake.pin(("creative_stats", "cell_users", "user_groups", "group_ctr")),
+        resource.lake.pin(("creative_stats", "cell_users", "user_groups", "group_ctr", "creatives")),
     )
     days = evidence_days(day, settings.evidence_window_days)
     groups = pinned.read("user_groups", (day,))
@@ -60,6 +63,7 @@ def _report(context: dg.AssetExecutionContext, resource: LakeResource, day: date
         pinned.read("cell_users", days),
         groups,
         pinned.read("group_ctr", (day,)),
+        pinned.read("creatives"),
         as_of_date=day,
         settings=TreeSettings(min_users=settings.min_group_users, min_clicks=settings.min_group_clicks),
         min_probability=settings.min_pair_probability,

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from osmf_models.simulator.drawn import DrawnCreative, drawn_rates, measure_drawn
 from osmf_models.simulator.events import open_shop, rates_of_day
 from osmf_models.simulator.market import Market, segment_shares_of, with_scopes
 from osmf_models.simulator.segments import Scope
@@ -34,7 +35,7 @@ class PlantedScope:
     Attributes:
         name, kind: of the scope.
         segment_shares: of each cell's users, text to (S,).
-        creative_ids: of all products, sorted by product, (C,).
+        creative_ids: of all products, sorted by product, those that the market did not draw last, (C,).
         product_of: place of each creative's product, (C,).
         rates: true click rates at position 1, mean over days, (C, S).
     """
@@ -60,7 +61,14 @@ class PlantedScope:
         )
 
     @classmethod
-    def of_scope(cls, market: Market, name: str, cells: Sequence[str], impressions: Mapping[date, int]) -> PlantedScope:
+    def of_scope(
+        cls,
+        market: Market,
+        name: str,
+        cells: Sequence[str],
+        impressions: Mapping[date, int],
+        drawn: Sequence[DrawnCreative] = (),
+    ) -> PlantedScope:
         """Returns the truth of a scope in logs.
 
         Args:
@@ -68,14 +76,21 @@ class PlantedScope:
             name: of the scope.
             cells: of its users.
             impressions: of each day that the logs hold; rates are means weighted by them.
+            drawn: creatives of the scope that are not the market's own; their truth is that of their pixels.
         """
         alone, first = with_scopes(market, [name]), min(impressions)
         shop = open_shop(alone, market.seed, first, 1)
-        by_day = [rates_of_day(shop, (day - first).days) for day in impressions]
+        measured = measure_drawn(alone, drawn)
+        by_day = [
+            np.concatenate([rates_of_day(shop, (day - first).days), drawn_rates(alone, drawn, measured, day)])
+            for day in impressions
+        ]
         rates = np.average(by_day, axis=0, weights=list(impressions.values()))
-        product_of = np.unique(product_ids(alone), return_inverse=True)[1]
+        ids = np.array([*creative_ids(alone), *(one.creative_id for one in drawn)], dtype=object)
+        products = np.array([*product_ids(alone), *(one.product_id for one in drawn)], dtype=object)
+        product_of = np.unique(products, return_inverse=True)[1]
         shares = _segment_shares(market, alone.scopes[0], cells)
-        return cls(name, alone.scopes[0].kind, shares, creative_ids(alone), product_of, rates)
+        return cls(name, alone.scopes[0].kind, shares, ids, product_of, rates)
 
 
 def _segment_shares(market: Market, scope: Scope, cells: Sequence[str]) -> dict[str, Array]:

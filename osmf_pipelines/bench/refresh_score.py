@@ -5,7 +5,8 @@ The same figures as the benchmarks', of published tables; a Spark task for each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from osmf_models.simulator.drawn import DrawnCreative
 from osmf_models.simulator.market import Market, load_market
 from osmf_pipelines.bench.comparisons import (
     PROBABILITY_BINS,
@@ -24,6 +26,7 @@ from osmf_pipelines.bench.comparisons import (
     with_true_rates,
 )
 from osmf_pipelines.bench.grouping_score import PlantedScope, compare_with_segments, ctr_share_of_oracle
+from osmf_pipelines.bench.market_counts import creative_ids
 from osmf_pipelines.spark.preference_cuts import TreeSettings
 from osmf_pipelines.spark.stats import count_cell_users
 from osmf_pipelines.tables import TABLES
@@ -37,6 +40,7 @@ def score_refresh(
     cell_users_window: DataFrame,
     user_groups: DataFrame,
     group_ctr: DataFrame,
+    creatives: DataFrame,
     *,
     as_of_date: date,
     settings: TreeSettings,
@@ -52,12 +56,14 @@ def score_refresh(
         cell_users_window: `cell_users` of the same days.
         user_groups: as of the day.
         group_ctr: as of the day.
+        creatives: with the files of pictures that the market did not draw; their truth is that of their pixels.
         as_of_date: last day of the window.
         settings: floors of a group.
         min_probability: pairs are kept from here on.
 
     Raises:
-        ValueError: when there is no market in `truth`, or the logs name a scope, cell or creative that is not in it.
+        ValueError: when there is no market in `truth`, or the logs name a scope, cell or creative that is not in it
+            and has no picture.
     """
     market = load_market(truth)
     by_day = creative_stats_window.groupBy("event_date").agg(F.sum("num_impressions").alias("shown")).collect()
@@ -72,13 +78,23 @@ def score_refresh(
         .fillna({"num_users": 0})
     )
 
+    drawn = _drawn_creatives(market, group_ctr, creatives)
+
     def score(cells_of_scope: pd.DataFrame, rates_of_scope: pd.DataFrame) -> pd.DataFrame:
-        rows = score_scope(market, impressions, cells_of_scope, rates_of_scope, settings, min_probability)
+        rows = score_scope(market, impressions, cells_of_scope, rates_of_scope, settings, min_probability, drawn)
         return pd.DataFrame(rows, columns=[column.name for column in _COLUMNS])
 
     schema = ", ".join(f"{column.name} {column.type}" for column in _COLUMNS)
     scored = cells.groupBy("scope").cogroup(group_ctr.groupBy("scope")).applyInPandas(score, schema=schema)
     return scored.withColumn("as_of_date", F.lit(as_of_date)).select(*TABLES["truth_report"].column_names)
+
+
+def _drawn_creatives(market: Market, group_ctr: DataFrame, creatives: DataFrame) -> tuple[DrawnCreative, ...]:
+    """The rated creatives with a picture that are not the market's own. Collects the ids of all rated ones."""
+    rated = group_ctr.select("creative_id").distinct().join(creatives, on="creative_id", how="inner")
+    rows = rated.where("image_path IS NOT NULL").select("creative_id", "product_id", "image_path").collect()
+    own = set(creative_ids(market))
+    return tuple(sorted((DrawnCreative(*row) for row in rows if row["creative_id"] not in own), key=astuple))
 
 
 def score_scope(
@@ -88,6 +104,7 @@ def score_scope(
     rates: pd.DataFrame,
     settings: TreeSettings,
     min_probability: float,
+    drawn: Sequence[DrawnCreative] = (),
 ) -> Iterator[tuple[str, str, float | None, float, int]]:
     """Yields (scope, measure, probability_from, value, num_cases) of one scope.
 
@@ -98,10 +115,12 @@ def score_scope(
         rates: the scope's rows of `group_ctr`, its root's too.
         settings: floors of a group.
         min_probability: pairs are kept from here on.
+        drawn: creatives of the market's products that it did not draw.
     """
     scope = str(cells["scope"].iloc[0])
+    own = [one for one in drawn if market.product(one.product_id).scope == scope]
     by_cell = cells.set_index("cell").sort_index()
-    planted = PlantedScope.of_scope(market, scope, by_cell.index.to_list(), impressions)
+    planted = PlantedScope.of_scope(market, scope, by_cell.index.to_list(), impressions, own)
     rated = with_true_rates(planted, cells, rates[~rates["is_scope_root"]])
     root = rates[rates["is_scope_root"]]
     found = compare_with_segments(planted, by_cell, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from osmf_models.evaluation.ab import check_lift
-from osmf_models.evaluation.ab_readout import Comparison, ReadOut, write_readout
+from osmf_models.evaluation.ab_readout import Comparison, ReadOut, read_readout, write_readout
 from osmf_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from osmf_pipelines.spark.lake import Lake
 
+DEFAULT_LIFT = 0.05
 _MAX_GROUPS_SHOWN = 40
 
 
@@ -69,11 +70,44 @@ def run_ab(
         ValueError: when there is no such experiment or it cannot be compared, and, once the file is written, when it
             is not sound.
     """
+    shares = parse_split(split)
+    check_lift(lift)
+    readout = read_out(
+        settings,
+        experiment_id,
+        first_date=first_date,
+        last_date=last_date,
+        control=control,
+        shares=shares,
+        lift=lift,
+        output=output,
+    )
+    print_readout(readout, console, lift=lift)
+    if output is not None:
+        console.print(f"read-out       {output}", soft_wrap=True, highlight=False, markup=False)
+    if not readout.is_sound:
+        raise ValueError(f"experiment {experiment_id!r} is not sound, no lift is told: {'; '.join(readout.faults)}.")
+
+
+def read_out(
+    settings: Settings,
+    experiment_id: str,
+    *,
+    first_date: date | None = None,
+    last_date: date | None = None,
+    control: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    lift: float = DEFAULT_LIFT,
+    output: Path | None = None,
+) -> ReadOut:
+    """Returns the read-out of an experiment, and writes it where `output` names a file; arguments as `run_ab`.
+
+    Raises:
+        ValueError: when there is no such experiment or it cannot be compared.
+    """
     from osmf_pipelines.resources.lake import LakeResource
     from osmf_pipelines.spark.experiment_arms import count_experiment, days_of_experiment, exposures_between
 
-    shares = parse_split(split)
-    check_lift(lift)
     lake = LakeResource(settings).lake
     exposures = lake.read("silver_exposures")
     start, _ = days_of_experiment(exposures, experiment_id)  # whatever part of it is read out
@@ -90,11 +124,16 @@ def run_ab(
     readout = ReadOut(counts)
     if output is not None:
         write_readout(output, readout, lift=lift)
-    print_readout(readout, console, lift=lift)
-    if output is not None:
-        console.print(f"read-out       {output}", soft_wrap=True, highlight=False, markup=False)
-    if not readout.is_sound:
-        raise ValueError(f"experiment {experiment_id!r} is not sound, no lift is told: {'; '.join(readout.faults)}.")
+    return readout
+
+
+def show_readout(path: Path, console: Console) -> None:
+    """Prints the read-out of a file.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    print_readout(read_readout(path), console, lift=DEFAULT_LIFT)
 
 
 def _groups_date(lake: Lake, first: date) -> date | None:

@@ -1,4 +1,7 @@
-"""`osmf demo`: the whole chain on the Open Bandit logs and on a simulated market, and what came of it."""
+"""`osmf demo`: the whole chain on the Open Bandit logs and on a simulated market, and what came of it.
+
+What `--full` adds: controls, pictures to serve, and the closed loop of `closed_loop.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from osmf_pipelines.cli.doctor import find_problems
 from osmf_pipelines.settings import Settings
 
+if TYPE_CHECKING:
+    from osmf_models.simulator.market import Market
+    from osmf_pipelines.bench.closed_loop_shop import LoopShop
+    from osmf_pipelines.spark.simulate_logs import Logs
+
 _FIRST_DATE = date(2026, 3, 2)
 _NUM_DAYS = 3
 _IMPRESSIONS_PER_DAY = 600_000
+_LAST_DATE = _FIRST_DATE + timedelta(days=_NUM_DAYS - 1)
+_LOOP_IMPRESSIONS_PER_DAY = 400_000
 _SEED = 7
 
 
 @dataclass
 class Story:
-    """What `summary.json` will hold, and how long each part took."""
+    """What `summary.json` will hold, and how long each part took.
+
+    Attributes:
+        console: where progress goes.
+        path: of `summary.json`.
+        seconds: of each part that is done.
+    """
 
     console: Console
+    path: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -34,6 +53,14 @@ class Story:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 1)
+
+    def tell(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Writes what came of the parts so far, with their seconds; returns it."""
+        told = {**summary, "seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 1)}}
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text(json.dumps(told, indent=1))
+        temporary.replace(self.path)
+        return told
 
 
 def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
@@ -47,26 +74,77 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
     Raises:
         RuntimeError: when the machine lacks something, or an asset fails.
     """
-    from osmf_models.simulator.mess import USUAL
-    from osmf_pipelines.cli.runs import JobRunner
-    from osmf_pipelines.cli.simulate import MarketOptions, make_market, simulate_market
-    from osmf_pipelines.cli.summary import print_summary, summarise_data, summarise_models
-    from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
-    from osmf_pipelines.spark.simulate_logs import Logs
+    from osmf_pipelines.cli.summary import print_summary
 
+    story = Story(console, settings.home / "summary.json")
+    print_summary(_run_chain(settings, story, has_models=has_models), settings, story.path, console)
+
+
+def run_full_demo(settings: Settings, console: Console) -> None:
+    """Runs the chain, then the controls, pictures to serve, and a closed loop of several days.
+
+    Goes on where it was ended: parts that `summary.json` tells of are not run again, and the loop's steps that are done
+    are not either.
+
+    Args:
+        settings: as of `run_demo`.
+        console: where progress goes.
+
+    Raises:
+        RuntimeError: when the machine lacks something, or an asset fails.
+    """
+    from osmf_pipelines.cli.ab import show_readout
+    from osmf_pipelines.cli.closed_loop import ClosedLoop, LoopOptions
+    from osmf_pipelines.cli.runs import JobRunner
+    from osmf_pipelines.cli.summary import print_full_summary, read_summary, summarise_models
+    from osmf_pipelines.definitions import build_defs
+
+    story = Story(console, settings.home / "summary.json")
+    summary = read_summary(story.path)
+    story.seconds = {name: seconds for name, seconds in summary.get("seconds", {}).items() if name != "total"}
+    if "train_and_evaluate" in story.seconds:
+        _check_machine(settings)
+        console.print(f"{settings.home} holds a finished demo: it goes on from there.", soft_wrap=True, highlight=False)
+    else:
+        summary = _run_chain(settings, story, has_models=True)
+    runner, shop = JobRunner(console), _open_shop(settings)
+    defs = build_defs(settings, on_progress=runner.show_training)
+    if "controls" not in story.seconds:
+        with story.part("controls", "Controls: chosen pictures alone, and groups shuffled; judged beside the others"):
+            runner.run(defs, "train_controls", _LAST_DATE)
+        summary = story.tell(summary | summarise_models(settings, _LAST_DATE))
+    if "generate" not in story.seconds:
+        with story.part("generate", "Pictures to serve, and the map to serve them by"):
+            runner.run(defs, "generate", _LAST_DATE)
+        summary = story.tell(summary)
+    with story.part("closed_loop", "The closed loop: served, logged, refreshed, tested, trained again"):
+        options = LoopOptions(_LAST_DATE + timedelta(days=1))
+        loop = ClosedLoop(settings, shop, options, runner, console).run()
+        show_readout(Path(loop["rounds"][-1]["readout"]), console)
+    print_full_summary(story.tell({**summary, "closed_loop": loop}), settings, story.path, console)
+
+
+def _check_machine(settings: Settings) -> None:
     problems = find_problems(settings, lambda *_: None, is_thorough=False)
     if problems:
         raise RuntimeError(" ".join(problems))
-    story, runner = Story(console), JobRunner(console)
-    last_day = _FIRST_DATE + timedelta(days=_NUM_DAYS - 1)
-    market = settings.home / "market"
-    logs = Logs(_FIRST_DATE, _NUM_DAYS, _IMPRESSIONS_PER_DAY, _SEED, mess=USUAL)
+
+
+def _run_chain(settings: Settings, story: Story, *, has_models: bool) -> dict[str, Any]:
+    """Logs to pairs of both lakes, and models of the market's; returns what came of it."""
+    from osmf_pipelines.cli.runs import JobRunner
+    from osmf_pipelines.cli.simulate import simulate_market
+    from osmf_pipelines.cli.summary import summarise_data, summarise_models
+    from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
+
+    _check_machine(settings)
+    runner, (market, logs) = JobRunner(story.console), _market()
     with story.part("simulate", "A simulated market, written as a drop folder"):
-        simulate_market(settings, make_market(MarketOptions(seed=_SEED)), market, logs, console)
+        simulate_market(settings, market, settings.home / "market", logs, story.console)
     defs = build_defs(settings, on_progress=runner.show_training)
     with story.part("market_pairs", "The market's logs to preference pairs"):
-        runner.run(defs, "ingest_days", _FIRST_DATE, last_day)
-        runner.run(defs, "form_pairs", last_day)
+        runner.run(defs, "ingest_days", _FIRST_DATE, _LAST_DATE)
+        runner.run(defs, "form_pairs", _LAST_DATE)
     bandit, bandit_settings = open_bandit_defs(settings), open_bandit_settings(settings)
     with story.part("open_bandit_pairs", "The Open Bandit logs to preference pairs (real clicks)"):
         bandit_end = bandit_settings.end_date
@@ -78,9 +156,20 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
         with story.part(
             "train_and_evaluate", "Models: pretrained, one size for all, and per group; judged; registered"
         ):
-            runner.run(defs, "train_and_evaluate", last_day)
-        summary |= summarise_models(settings, last_day)
-    summary["seconds"] = {**story.seconds, "total": round(sum(story.seconds.values()), 1)}
-    path = settings.home / "summary.json"
-    path.write_text(json.dumps(summary, indent=1))
-    print_summary(summary, settings, path, console)
+            runner.run(defs, "train_and_evaluate", _LAST_DATE)
+        summary |= summarise_models(settings, _LAST_DATE)
+    return story.tell(summary)
+
+
+def _market() -> tuple[Market, Logs]:
+    from osmf_models.simulator.mess import USUAL
+    from osmf_pipelines.cli.simulate import MarketOptions, make_market
+    from osmf_pipelines.spark.simulate_logs import Logs
+
+    return make_market(MarketOptions(seed=_SEED)), Logs(_FIRST_DATE, _NUM_DAYS, _IMPRESSIONS_PER_DAY, _SEED, mess=USUAL)
+
+
+def _open_shop(settings: Settings) -> LoopShop:
+    from osmf_pipelines.bench.closed_loop_shop import LoopShop
+
+    return LoopShop(*_market(), settings.drop_folder, _LOOP_IMPRESSIONS_PER_DAY)

@@ -142,11 +142,19 @@ class Part(StrEnum):
 @app.command()
 def demo(
     only: Annotated[Part | None, typer.Option(help="data: logs to pairs and the training export, no models")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="controls, pictures to serve and a closed loop of six days too")
+    ] = False,
 ) -> None:
     """Runs the whole chain on a simulated market and on the Open Bandit logs, and sums it up."""
-    from osmf_pipelines.cli.demo import run_demo
+    from osmf_pipelines.cli.demo import run_demo, run_full_demo
 
-    run_demo(Settings(), _console, has_models=only is None)
+    if full and only is not None:
+        raise ValueError(f"--full is everything, and --only {only.value} a part: give one of the two.")
+    if full:
+        run_full_demo(Settings(), _console)
+    else:
+        run_demo(Settings(), _console, has_models=only is None)
 
 
 @app.command()

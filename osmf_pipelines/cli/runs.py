@@ -7,23 +7,45 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster._core.events import DagsterEventType
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    SCHEDULE_NAME_TAG,
+    SENSOR_NAME_TAG,
+)
 from dagster._core.utils import make_new_run_id
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_NIGHT = clock_time(3)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class RunFailedError(RuntimeError):
     """A job ended without success; the message says which asset and why."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a schedule or a sensor says of a day.
+
+    Attributes:
+        tags: of the run that it asks for; None where it asks for none.
+        reason: why it does not.
+    """
+
+    tags: dict[str, str] | None
+    reason: str = ""
 
 
 class JobRunner:
@@ -46,6 +68,7 @@ class JobRunner:
         first_day: date,
         last_day: date | None = None,
         asset_config: dict[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Runs `job` for a day, or for all days of a range at once.
 
@@ -55,17 +78,18 @@ class JobRunner:
             first_day: the day.
             last_day: of a range.
             asset_config: run configuration by asset.
+            tags: of the run, as a schedule or a sensor gives it them.
 
         Raises:
             RunFailedError: when an asset fails.
         """
-        days: dict[str, Any] = {"partition_key": first_day.isoformat()}
+        days: dict[str, Any] = {"partition_key": first_day.isoformat(), "tags": dict(tags or {})}
         if last_day is not None and last_day != first_day:
             range_tags = {
                 ASSET_PARTITION_RANGE_START_TAG: first_day.isoformat(),
                 ASSET_PARTITION_RANGE_END_TAG: last_day.isoformat(),
             }
-            days = {"tags": range_tags}
+            days = {"tags": {**range_tags, **(tags or {})}}
         run_id = make_new_run_id()
         reporter = _Reporter(self.console)
         self.instance.add_event_listener(run_id, reporter.handle)
@@ -76,6 +100,19 @@ class JobRunner:
         if not result.success:
             raise RunFailedError(reporter.failure or f"{job} failed: see run {run_id} in `dagster dev`.")
         return result
+
+    def ask_schedule(self, defs: dg.Definitions, day: date) -> Asked:
+        """Returns what the schedule `daily_refresh` says of `day` in the night after it."""
+        at = datetime.combine(day + timedelta(days=1), _NIGHT, UTC)
+        with dg.build_schedule_context(instance=self.instance, scheduled_execution_time=at) as context:
+            told = cast(dg.RunRequest | dg.SkipReason, defs.resolve_schedule_def("daily_refresh")(context))
+        return _asked([told], day, {SCHEDULE_NAME_TAG: "daily_refresh"})
+
+    def ask_sensor(self, defs: dg.Definitions, day: date) -> Asked:
+        """Returns what the sensor `missing_days` says of `day`; other days that it asks for too are left."""
+        with dg.build_sensor_context(instance=self.instance) as context:
+            told = cast(list[dg.RunRequest] | dg.SkipReason, defs.resolve_sensor_def("missing_days")(context))
+        return _asked([told] if isinstance(told, dg.SkipReason) else told, day, {SENSOR_NAME_TAG: "missing_days"})
 
     def show_training(self, name: str, heartbeat: dict[str, Any]) -> None:
         """Moves the bar of a model that trains."""
@@ -89,6 +126,14 @@ class JobRunner:
         if heartbeat["step"] >= heartbeat["num_steps"]:
             self.progress.stop()
             self.progress = None
+
+
+def _asked(told: Sequence[dg.RunRequest | dg.SkipReason], day: date, tags: dict[str, str]) -> Asked:
+    for one in told:
+        if isinstance(one, dg.RunRequest) and one.partition_key == day.isoformat():
+            return Asked({**one.tags, **tags})
+    skipped = [one.skip_message or "" for one in told if isinstance(one, dg.SkipReason)]
+    return Asked(None, "; ".join(skipped) or f"it asks for other days than {day}")
 
 
 class _Reporter:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from osmf_pipelines.spark.lake import Lake
 
 _LAKES = ("market", "open_bandit")
-_ARMS = ("random", "best_single", "pretrained", "global_dpo", "group_dpo", "oracle")
+_ARMS = ("random", "best_single", "pretrained", "chosen_only", "shuffled_dpo", "global_dpo", "group_dpo", "oracle")
 
 
 def summarise_data(settings: Settings, bandit_settings: Settings) -> dict[str, Any]:
@@ -106,11 +106,37 @@ def _count_exported(lake: Lake) -> int:
     return sum(row["num_rows"] for row in rows)
 
 
+def read_summary(path: Path) -> dict[str, Any]:
+    """Returns what a demo before this one told; nothing where there was none."""
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def print_full_summary(summary: dict[str, Any], settings: Settings, path: Path, console: Console) -> None:
+    """Prints the tables of the demo and those of its closed loop, the paths, and the commands to go on with."""
+    from osmf_pipelines.bench.closed_loop_report import print_loop
+
+    loop = summary["closed_loop"]
+    _print_events(summary, console)
+    _print_arms(summary["arms"], console)
+    print_loop(loop, console)
+    experiment, folder = loop["rounds"][-1]["experiment_id"], settings.home / "closed_loop"
+    console.print(f"loop           {folder / 'closed_loop.png'}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"serving map    {settings.home / 'serving'}", highlight=False, soft_wrap=True, markup=False)
+    _print_paths(summary, settings, path, console)
+    shares = " ".join(f"--split {arm}={share:.4f}" for arm, share in loop["rounds"][-1]["shares"].items())
+    console.print(f"  osmf ab --experiment {experiment} {shares}", highlight=False, soft_wrap=True)
+
+
 def print_summary(summary: dict[str, Any], settings: Settings, path: Path, console: Console) -> None:
     """Prints the tables, the paths, and the commands to go on with."""
     _print_events(summary, console)
     if "arms" in summary:
         _print_arms(summary["arms"], console)
+    _print_paths(summary, settings, path, console)
+
+
+def _print_paths(summary: dict[str, Any], settings: Settings, path: Path, console: Console) -> None:
+    if "arms" in summary:
         console.print(f"picture grid   {summary['report_path']}/grid.png", highlight=False)
         console.print(f"report page    {escape(summary['report_page'])}", highlight=False, soft_wrap=True)
     console.print(f"summary        {path}", highlight=False)
@@ -137,7 +163,7 @@ def _print_events(summary: dict[str, Any], console: Console) -> None:
 
 def _print_arms(metrics: dict[str, Any], console: Console) -> None:
     arms = Table("pictures for products held out of training", "mean true CTR", "worst group", "picture quality")
-    for arm in _ARMS:
+    for arm in (one for one in _ARMS if any(name.startswith(f"{one}/") for name in metrics)):
         figures = [metrics.get(f"{arm}/{name}") for name in ("mean_ctr", "worst_group_ctr", "picture_quality")]
         arms.add_row(arm, *["" if value is None else f"{value:.4f}" for value in figures])
     console.print(arms)

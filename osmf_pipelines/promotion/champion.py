@@ -6,12 +6,16 @@ What is made of a judgement belongs in `gate.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from osmf_models.records import RUN_RECORD_NAME, ExportManifest
 from osmf_pipelines.promotion.registry import Package, Registry
+
+if TYPE_CHECKING:
+    from osmf_pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class ChampionArm:
 
 
 @dataclass(frozen=True)
-class ChampionModel:
-    """The model that draws what is served.
+class DrawingModel:
+    """A model that draws what is served.
 
     Attributes:
         folder: as the output of a training stage.
@@ -43,7 +47,7 @@ class ChampionModel:
     sampling: dict[str, float]
 
 
-def champion_model(registry: Registry, export: Path, folder: Path) -> ChampionModel:
+def champion_model(registry: Registry, export: Path, folder: Path) -> DrawingModel:
     """Returns the champion, to draw for the groups and products of an export.
 
     Args:
@@ -61,6 +65,16 @@ def champion_model(registry: Registry, export: Path, folder: Path) -> ChampionMo
             f"{registry.name} has no champion yet, and the champion draws what is served: `osmf promote` makes the "
             "challenger champion, `osmf promote --version N` another version."
         )
+    return drawing_model(registry, number, export, folder)
+
+
+def drawing_model(registry: Registry, number: int, export: Path, folder: Path) -> DrawingModel:
+    """Returns a version, to draw for the groups and products of an export; arguments as `champion_model`.
+
+    Raises:
+        RegistryError: when the registry cannot be reached, or there is no such version.
+        ValueError: when its files have changed, or it cannot draw for these groups.
+    """
     version = registry.version(number)
     package = registry.package(version)
     reasons = package.changes_since(version)
@@ -75,7 +89,38 @@ def champion_model(registry: Registry, export: Path, folder: Path) -> ChampionMo
     _write_arm(package, folder)
     judged = package.records().values() if package.has_records else ()
     found = [one.sampling for one in judged if one.artifact_sha256 == package.artifact_sha256]
-    return ChampionModel(folder, number, found[0] if found else {})
+    return DrawingModel(folder, number, found[0] if found else {})
+
+
+def drawing_arguments(
+    settings: Settings,
+    model: DrawingModel,
+    export: Path,
+    group_ids: Sequence[str] = (),
+    product_ids: Sequence[str] = (),
+) -> list[str]:
+    """Returns the command line of stage generate: a model draws as it did when it was judged.
+
+    Args:
+        settings: where pictures go, and what they must be like to be shown.
+        model: that draws.
+        export: folder of the training export.
+        group_ids: default: all.
+        product_ids: default: all.
+    """
+    values: dict[str, object] = {
+        "--data": export,
+        "--model": model.folder,
+        "--pictures": settings.home / "creatives",
+        "--max-scene-distance": settings.max_scene_distance,
+        "--max-clipped-excess": settings.max_clipped_excess,
+    }
+    for option, number in (("num_inference_steps", int), ("guidance_scale", float)):
+        if option in model.sampling:
+            values[f"--{option.replace('_', '-')}"] = number(model.sampling[option])
+    asked_for = [("--group", one) for one in group_ids] + [("--product", one) for one in product_ids]
+    # An id may begin with a hyphen.
+    return [f"{option}={value}" for option, value in (*values.items(), *asked_for)]
 
 
 def champion_arm(registry: Registry, export: Path, judged_sha256: Collection[str], folder: Path) -> ChampionArm:

@@ -36,6 +36,9 @@ impressed_at = "ts"
 position = "pos"
 slot_type = "slot"
 propensity = "p"
+experiment_id = "test"
+arm = "arm"
+model_version = "drawn_by"
 
 [clicks]
 files = "days/{{date}}/clicks.parquet"

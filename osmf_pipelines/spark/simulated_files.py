@@ -6,6 +6,8 @@ A file appears under its name when it is whole. Which rows there are belongs in 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,25 @@ _UNKNOWN_CREATIVE = "ad-unknown"
 _UNFINISHED = ".unfinished"
 
 
+@dataclass(frozen=True)
+class ShownAds:
+    """What rows of an impression log show, by the shop's names; every field (R,).
+
+    Attributes:
+        item: product.
+        ad: creative.
+        experiment, arm, version: of an A/B test and of the model that drew the creative; null where there is none.
+    """
+
+    item: pa.Array
+    ad: pa.Array
+    experiment: pa.Array
+    arm: pa.Array
+    version: pa.Array
+
+
 def write_impressions(rows: ImpressionRows, shop: Shop, path: Path, *, is_drifted: bool) -> None:
-    """Writes rows of the impression log.
+    """Writes rows of the impression log of a shop that tests nothing.
 
     Args:
         rows: to write.
@@ -37,15 +56,33 @@ def write_impressions(rows: ImpressionRows, shop: Shop, path: Path, *, is_drifte
     creatives = np.where(rows.creative < 0, -1 - rows.creative, rows.creative)
     products = creatives // market.num_creatives_per_product
     ads = np.where(rows.creative < 0, len(market.products) * market.num_creatives_per_product, rows.creative)
+    none = pa.nulls(len(ads), pa.string())
+    item = named(products, [product.product_id for product in market.products])
+    ad = named(ads, [*logged_creative_ids(market), _UNKNOWN_CREATIVE])
+    write_shown(rows, ShownAds(item, ad, none, none, none), path, ad_column="advert" if is_drifted else "ad")
+
+
+def write_shown(rows: ImpressionRows, shown: ShownAds, path: Path, *, ad_column: str = "ad") -> None:
+    """Writes rows of the impression log, whatever they show.
+
+    Args:
+        rows: to write; their creatives are told by `shown`. A propensity that is NaN is null in the file.
+        shown: by row.
+        path: of the file; its folder is made.
+        ad_column: name of the column of creatives.
+    """
     columns = {
         "imp_id": _event_ids(rows.kind, rows.number, IMPRESSION_KINDS),
         "uid": user_ids(rows.user),
-        "item": _named(products, [product.product_id for product in market.products]),
-        "advert" if is_drifted else "ad": _named(ads, [*_creative_ids(market), _UNKNOWN_CREATIVE]),
+        "item": shown.item,
+        ad_column: shown.ad,
         "ts": _timestamps(rows.micros),
         "pos": pa.array(rows.position, pa.int32()),
-        "slot": _named(np.zeros(len(products), np.int64), [SLOT_TYPE]),
-        "p": pa.array(rows.propensity),
+        "slot": named(np.zeros(len(rows.number), np.int64), [SLOT_TYPE]),
+        "p": pa.array(rows.propensity, from_pandas=True),
+        "test": shown.experiment,
+        "arm": shown.arm,
+        "drawn_by": shown.version,
     }
     write_table(pa.table(columns), path)
 
@@ -57,7 +94,7 @@ def write_clicks(rows: ClickRows, path: Path) -> None:
     places = np.searchsorted(np.unique(rows.impression_letter), rows.impression_letter)
     columns = {
         "click": _event_ids(rows.kind, rows.number, CLICK_KINDS),
-        "imp_id": pc.binary_join_element_wise(_named(places, letters), _digits(numbers, 12), ""),
+        "imp_id": pc.binary_join_element_wise(named(places, letters), _digits(numbers, 12), ""),
         "ts": _timestamps(rows.micros),
     }
     write_table(pa.table(columns), path)
@@ -84,10 +121,11 @@ def user_ids(users: NDArray[np.int64]) -> pa.Array:
 
 
 def _event_ids(kinds: NDArray[np.int64], numbers: NDArray[np.int64], letters: dict[str, str]) -> pa.Array:
-    return pc.binary_join_element_wise(_named(kinds, list(letters.values())), _digits(pa.array(numbers), 12), "")
+    return pc.binary_join_element_wise(named(kinds, list(letters.values())), _digits(pa.array(numbers), 12), "")
 
 
-def _creative_ids(market: Market) -> list[str]:
+def logged_creative_ids(market: Market) -> list[str]:
+    """Returns the ids of a market's logged creatives, in the order of its products."""
     return [one.creative_id for product in market.products for one in creatives_of(market, product.product_id)]
 
 
@@ -95,7 +133,8 @@ def _digits(numbers: pa.Array, width: int) -> pa.Array:
     return pc.utf8_lpad(pc.cast(numbers, pa.string()), width, "0")
 
 
-def _named(places: NDArray[np.int64], names: list[str | None] | list[str]) -> pa.Array:
+def named(places: NDArray[np.int64], names: Sequence[str | None]) -> pa.Array:
+    """Returns the name of each place."""
     return pc.take(pa.array(names, pa.string()), pa.array(places))
 
 

@@ -13,6 +13,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from pyspark.sql import SparkSession
 
 from osmf_models.simulator.easy import easy_market
+from osmf_models.simulator.market import Market
 from osmf_models.simulator.mess import Mess
 from osmf_pipelines.definitions import build_defs
 from osmf_pipelines.resources.lake import LakeResource
@@ -21,16 +22,19 @@ from osmf_pipelines.spark.lake import Lake
 from osmf_pipelines.spark.simulate_logs import Logs, simulate_logs
 
 FIRST_DAY, LAST_DAY = date(2026, 3, 2), date(2026, 3, 3)
+LOGS = Logs(FIRST_DAY, num_days=2, impressions_per_day=60_000, seed=3, mess=Mess(duplicate_share=0.002))
 Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+def small_market() -> Market:
+    return easy_market(3, num_products_per_scope=8, num_creatives_per_product=4, num_users=3000)
 
 
 @pytest.fixture(scope="session")
 def drop_folder(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two days of a small market; its truth is moved where no setting points: what reads the drop must not need it."""
     output = tmp_path_factory.mktemp("market")
-    market = easy_market(3, num_products_per_scope=8, num_creatives_per_product=4, num_users=3000)
-    logs = Logs(FIRST_DAY, num_days=2, impressions_per_day=60_000, seed=3, mess=Mess(duplicate_share=0.002))
-    simulate_logs(spark, market, output, logs)
+    simulate_logs(spark, small_market(), output, LOGS)
     (output / "truth").rename(output / "hidden-truth")
     return output / "drop"
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
+from osmf_models.evaluation.ab_readout import read_readout
 from osmf_models.records import ExportManifest
 from osmf_pipelines.assets.report_page import read_facts, report_path
 from osmf_pipelines.bench.ablation_market import open_markets
+from osmf_pipelines.bench.closed_loop_shop import LoopShop
 from osmf_pipelines.bench.run_ablation import AblationOptions, run_ablation
+from osmf_pipelines.cli.closed_loop import ClosedLoop, LoopOptions
+from osmf_pipelines.cli.runs import JobRunner
 from osmf_pipelines.definitions import build_defs
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.report.page import render
@@ -24,7 +30,8 @@ from osmf_pipelines.serving.assign import assign_group
 from osmf_pipelines.serving.serving_map import ServingMap
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.lake import Lake
-from tests.assets.conftest import LAST_DAY, Run
+from osmf_pipelines.spark.simulated_files import logged_creative_ids
+from tests.assets.conftest import LAST_DAY, LOGS, Run, small_market
 
 pytestmark = pytest.mark.slow
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
@@ -98,6 +105,8 @@ def test_models_are_trained_judged_and_registered(
     assert run("generate", tiny).success
     _check_serving(lake, tiny)
 
+    _check_closed_loop(knowing, lake)
+
     assert run("train_controls", knowing).success
     controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
     assert controls == {"chosen_only", "shuffled_dpo"}
@@ -156,6 +165,37 @@ def _check_serving(lake: Lake, settings: Settings) -> None:
     assert len(expected) == 500
     for row in expected:
         assert assign_group(row["attributes"], row["scope"], serving.rules) == row["group_id"]
+
+
+def _check_closed_loop(settings: Settings, lake: Lake) -> None:
+    """A day is served, logged and refreshed by what the sensor asks for; drawn pictures are creatives like others."""
+    day, console = LAST_DAY + timedelta(days=1), Console(file=io.StringIO(), width=200)
+    options = LoopOptions(day, num_rounds=1, days_per_round=1, late_day=1)
+    with dg.instance_for_test() as instance:
+        shop = LoopShop(small_market(), LOGS, settings.drop_folder, 20_000)
+        loop = ClosedLoop(settings, shop, options, JobRunner(console), console)
+        report = loop.run()
+        (refresh,) = instance.get_runs(dg.RunsFilter(job_name="refresh_pairs"))
+        assert refresh.tags["dagster/sensor_name"] == "missing_days"
+        assert refresh.is_success
+        num_runs = len(instance.get_runs())
+        assert loop.run() == report
+        assert len(instance.get_runs()) == num_runs
+    assert f"schedule daily_refresh: the logs of {day} are not complete" in console.file.getvalue()
+    arms = {row["arm"]: row for row in report["days"]}
+    assert set(arms) == {"control", "one_size", "champion", "explore"}
+    assert sum(row["num_impressions"] for row in arms.values()) == 20_000
+    for row in arms.values():
+        error = (row["exact_click_rate"] / row["num_impressions"]) ** 0.5
+        assert abs(row["click_rate"] - row["exact_click_rate"]) < 4 * error
+    (told,) = report["rounds"]
+    assert (told["champion"], told["challenger"], told["is_promoted"]) == (1, None, False)
+    assert read_readout(Path(told["readout"])).is_sound
+    rated = {row["creative_id"] for row in lake.read("group_ctr", (day,)).select("creative_id").collect()}
+    exported = pd.read_parquet(settings.home / "exports" / str(day) / "creatives", columns=["creative_id"])
+    assert rated - set(logged_creative_ids(small_market())) <= set(exported.creative_id)
+    assert len(rated) > len(logged_creative_ids(small_market()))
+    assert lake.read("truth_report", (day,)).count() > 0
 
 
 def test_an_ablation_goes_on_where_it_was(formed_settings: Settings, drop_folder: Path) -> None:

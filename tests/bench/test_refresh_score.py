@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from osmf_models.simulator.drawn import DrawnCreative
 from osmf_models.simulator.easy import easy_market
 from osmf_models.simulator.market import Market, creatives_of
 from osmf_models.simulator.pictures import creative_pixels
@@ -115,6 +118,19 @@ def test_a_creative_that_is_not_in_the_truth_is_named(market: Market) -> None:
     strange = rates.assign(creative_id=["own-1", *rates["creative_id"].iloc[1:]])
     with pytest.raises(ValueError, match="creative_id 'own-1' of bag is not in the truth"):
         told(market, cells, strange)
+
+
+def test_a_picture_that_a_model_drew_is_judged_by_its_pixels(market: Market, tmp_path: Path) -> None:
+    cells, rates = tables_of(market, "bag", [0, 1, 2])
+    copied = rates["creative_id"].iloc[0]
+    product = rates["product_id"].iloc[0]
+    number = [one.creative_id for one in creatives_of(market, product)].index(copied)
+    Image.fromarray(creative_pixels(market, product)[number]).save(tmp_path / "copy.png")
+    drawn = [DrawnCreative("drawn", product, str(tmp_path / "copy.png"))]
+    # The logged picture's rates are now told of its copy.
+    of_copy = rates.assign(creative_id=rates["creative_id"].replace(copied, "drawn"))
+    found = score_scope(market, DAYS, cells, of_copy, TreeSettings(), 0.9, drawn)
+    assert {(measure, start): value for _, measure, start, value, _ in found} == told(market, cells, rates)
 
 
 def test_rates_that_stand_upside_down_are_wrong_and_not_covered(market: Market) -> None:

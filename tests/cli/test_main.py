@@ -42,6 +42,13 @@ def test_an_impossible_setting_is_named() -> None:
     assert done.stdout == "error: OSMF_MIN_GROUP_USERS=0: Input should be greater than or equal to 1\n"
 
 
+def test_a_part_of_the_demo_is_not_the_full_one(tmp_path: Path) -> None:
+    done = _osmf("demo", "--full", "--only", "data", OSMF_HOME=str(tmp_path / "home"))
+    assert done.returncode == 2
+    assert "give one of the two" in done.stdout
+    assert not (tmp_path / "home").exists()
+
+
 def test_simulating_into_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     done = _osmf("simulate", "--out", str(tmp_path), OSMF_HOME=str(tmp_path / "home"))

@@ -1,0 +1,24 @@
+"""What is made of a schedule's or a sensor's answer for one day."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import dagster as dg
+
+from osmf_pipelines.cli.runs import Asked, _asked
+from osmf_pipelines.schedules import refresh_request
+
+DAY = date(2026, 3, 5)
+TAGS = {"dagster/sensor_name": "missing_days"}
+
+
+def test_the_day_that_is_asked_for_gets_the_tags_of_the_request_and_of_who_asked() -> None:
+    told = [refresh_request(date(2026, 3, 4), "d1", run_key="a"), refresh_request(DAY, "d2", run_key="b")]
+    assert _asked(told, DAY, TAGS) == Asked({"osmf/delivery": "d2", **TAGS})
+
+
+def test_why_a_day_is_not_asked_for_is_told() -> None:
+    assert _asked([dg.SkipReason("the logs are not complete")], DAY, TAGS) == Asked(None, "the logs are not complete")
+    others = [refresh_request(date(2026, 3, 4), "d1", run_key="a")]
+    assert _asked(others, DAY, TAGS) == Asked(None, "it asks for other days than 2026-03-05")

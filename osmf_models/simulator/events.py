@@ -149,9 +149,9 @@ def draw_impressions(shop: Shop, rates: Array, serving: Serving, numbers: Index)
         numbers: of the impressions, (N,).
     """
     draws, visits = Draws(shop.seed), draw_visits(shop, numbers)
-    shown = _choose_creatives(draws, numbers, visits.product, visits.segment, serving.propensities)
+    creative, propensity = _choose_creatives(draws, numbers, visits.product, visits.segment, serving.propensities)
     is_biased = draws.some("position bias", numbers, serving.position_bias)
-    return draw_clicks(shop, rates, visits, *shown, np.where(is_biased, serving.positions[shown[0]], 0))
+    return draw_clicks(shop, rates, visits, creative, propensity, np.where(is_biased, serving.positions[creative], 0))
 
 
 def draw_clicks(
@@ -167,17 +167,17 @@ def draw_clicks(
         propensity: of that creative, (N,).
         position: where it stands, from 1; 0 for anywhere, (N,).
     """
-    market, draws, numbers, user = shop.market, Draws(shop.seed), visits.number, visits.user
+    market, draws = shop.market, Draws(shop.seed)
+    numbers, user, segment = visits.number, visits.user, visits.segment
     anywhere = draws.index("position", numbers, len(market.examination)) + 1
     position = np.where(position > 0, position, anywhere)
     day_index = int(numbers[0]) // shop.impressions_per_day if len(numbers) else 0
     micros = shop.midnight_micros(day_index) + _second_of_day(draws.uniform("time", numbers)) * MICROS
     factor = market.population.click_factors(user)
-    rate = np.minimum(rates[creative, visits.segment] * factor, MAX_CLICK_RATE)
+    rate = np.minimum(rates[creative, segment] * factor, MAX_CLICK_RATE)
     rate = rate * np.asarray(market.examination)[position - 1]
     clicked_micros = micros + _click_delay_seconds(draws, numbers) * MICROS
     is_clicked = draws.uniform("click", numbers) < rate
-    segment = visits.segment
     return Impressions(numbers, user, creative, position, propensity, micros, segment, rate, is_clicked, clicked_micros)
 
 

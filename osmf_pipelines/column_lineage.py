@@ -156,12 +156,12 @@ _DERIVATIONS = {
         is_contradiction     | group_ctr.scope,group_id,creative_id,posterior_shape,posterior_rate""",
     ),
     "truth_report": _Derivation(
-        ("group_ctr", "user_groups", "cell_users", "creative_stats"),
+        ("group_ctr", "user_groups", "cell_users", "creative_stats", "creatives"),
         f"""
         measure          | -
         probability_from | {_POSTERIOR}
         value            | {_POSTERIOR} group_ctr.ctr_rate,ctr_rate_low,ctr_rate_high user_groups.group_id,cell
-                           cell_users.user_id creative_stats.num_impressions,num_clicks
+                           cell_users.user_id creative_stats.num_impressions,num_clicks creatives.image_path
         num_cases        | {_POSTERIOR} user_groups.cell cell_users.user_id""",
     ),
     "policy_values": _Derivation(

@@ -20,7 +20,6 @@ from osmf_pipelines.spark.simulated_arms import (
     ShopTest,
     deliver,
     draw_served_day,
-    is_delivered,
     write_served_day,
 )
 
@@ -67,11 +66,7 @@ class LoopShop:
 
     def deliver(self, day: date) -> None:
         """Marks a day's log as complete."""
-        deliver(self.shop, (day - self.shop.start_date).days, self.drop)
-
-    def is_delivered(self, day: date) -> bool:
-        """Returns whether a day's log is complete."""
-        return is_delivered(self.shop, (day - self.shop.start_date).days, self.drop)
+        deliver(day, self.drop)
 
     def _open(self, plan: Path, rules: Path) -> tuple[Catalogue, ShopTest]:
         return open_test(RoundPlan.read(plan), ServingMap.read(rules).rules, self.shop)

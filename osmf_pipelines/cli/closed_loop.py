@@ -179,23 +179,22 @@ class ClosedLoop:
             self._refresh(day, is_late=is_late)
 
     def _refresh(self, day: date, *, is_late: bool) -> None:
-        """Runs what the schedule asks for, else the sensor; by hand where both take the day for done."""
-        if is_late and not self.shop.is_delivered(day):
-            self._tell_reason(_SCHEDULE, self.runner.ask_schedule(self.defs, day).reason)
-        if not self.shop.is_delivered(day):
+        """Runs what the schedule asks for, else the sensor; by hand where both take the day for done.
+
+        A late log is delivered once the schedule has passed it over.
+        """
+        if not is_late:
             self.shop.deliver(day)
-        ways = {_SENSOR: self.runner.ask_sensor} if is_late else {}
-        ways = ways or {_SCHEDULE: self.runner.ask_schedule, _SENSOR: self.runner.ask_sensor}
-        tags: dict[str, str] | None = None
-        by = _HAND
-        for way, ask in ways.items():
-            asked = ask(self.defs, day)
-            if asked.tags is not None:
-                tags, by = asked.tags, way
-                break
-            self._tell_reason(way, asked.reason)
-        self.console.print(f"    refresh_pairs of {day}, launched by {by}", highlight=False)
-        self.runner.run(self.defs, "refresh_pairs", day, tags=tags)
+        by, asked = _SCHEDULE, self.runner.ask_schedule(self.defs, day)
+        if asked.tags is None:
+            self._tell_reason(by, asked.reason)
+            self.shop.deliver(day)
+            by, asked = _SENSOR, self.runner.ask_sensor(self.defs, day)
+        if asked.tags is None:
+            self._tell_reason(by, asked.reason)
+            by = _HAND
+        self._tell(f"  refresh_pairs of {day}, launched by {by}")
+        self.runner.run(self.defs, "refresh_pairs", day, tags=asked.tags)
 
     def _decide(self, number: int, plan: RoundPlan, days: list[date]) -> dict[str, Any]:
         """What a round's read-out says, and whether the challenger is champion by it."""

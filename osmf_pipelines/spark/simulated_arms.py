@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -188,11 +189,8 @@ def write_served_day(shop: Shop, catalogue: Catalogue, test: ShopTest, served: S
     catalogue.write(drop)
 
 
-def deliver(shop: Shop, day_index: int, drop: Path) -> None:
-    """Marks a day's log as complete."""
-    (drop / "days" / str(shop.day(day_index)) / "_SUCCESS").touch()
-
-
-def is_delivered(shop: Shop, day_index: int, drop: Path) -> bool:
-    """Returns whether a day's log is complete."""
-    return (drop / "days" / str(shop.day(day_index)) / "_SUCCESS").is_file()
+def deliver(day: date, drop: Path) -> None:
+    """Marks a day's log as complete; one that is stays as it was delivered."""
+    marker = drop / "days" / str(day) / "_SUCCESS"
+    if not marker.is_file():
+        marker.touch()

@@ -96,7 +96,7 @@ def plot_loop(report: Mapping[str, Any], path: Path) -> None:
     """Draws the click rate of each arm by day with its interval, and a dash at what it exactly earns.
 
     Args:
-        report: as `run_closed_loop` writes it.
+        report: as in docs/closed_loop.md.
         path: PNG to write.
     """
     days = sorted({row["day"] for row in report["days"]})

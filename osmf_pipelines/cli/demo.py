@@ -1,6 +1,6 @@
 """`osmf demo`: the whole chain on the Open Bandit logs and on a simulated market, and what came of it.
 
-What `--full` adds: controls, pictures to serve, and the closed loop of `closed_loop.py`.
+What `--full` adds: controls, and the closed loop of `closed_loop.py`, which begins with pictures to serve.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
 
 
 def run_full_demo(settings: Settings, console: Console) -> None:
-    """Runs the chain, then the controls, pictures to serve, and a closed loop of several days.
+    """Runs the chain, then the controls, and a closed loop of several days, which begins with pictures to serve.
 
     Goes on where it was ended: parts that `summary.json` tells of are not run again, and the loop's steps that are done
     are not either.
@@ -113,11 +113,7 @@ def run_full_demo(settings: Settings, console: Console) -> None:
         with story.part("controls", "Controls: chosen pictures alone, and groups shuffled; judged beside the others"):
             runner.run(defs, "train_controls", _LAST_DATE)
         summary = story.tell(summary | summarise_models(settings, _LAST_DATE))
-    if "generate" not in story.seconds:
-        with story.part("generate", "Pictures to serve, and the map to serve them by"):
-            runner.run(defs, "generate", _LAST_DATE)
-        summary = story.tell(summary)
-    with story.part("closed_loop", "The closed loop: served, logged, refreshed, tested, trained again"):
+    with story.part("closed_loop", "The closed loop: drawn, served, logged, refreshed, tested, trained again"):
         options = LoopOptions(_LAST_DATE + timedelta(days=1))
         loop = ClosedLoop(settings, shop, options, runner, console).run()
         show_readout(Path(loop["rounds"][-1]["readout"]), console)

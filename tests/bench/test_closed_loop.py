@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -166,8 +167,8 @@ def test_a_group_without_a_picture_sees_that_of_everyone_and_else_the_controls(m
 
 def test_the_log_says_what_was_shown(market, shop, plan, rules, served, tmp_path) -> None:
     catalogue, test = open_test(plan, rules, shop)
-    columns = {name: ["a"] for name in ("ad", "item", "picture", "mask")}
-    write_table(pd.DataFrame(columns).pipe(_as_arrow), tmp_path / "dimensions" / "creatives.parquet")
+    there = pa.table({name: ["a"] for name in ("ad", "item", "picture", "mask")})
+    write_table(there, tmp_path / "dimensions" / "creatives.parquet")
     write_served_day(shop, catalogue, test, served, tmp_path)
     day = tmp_path / "days" / "2026-03-05"
     rows = pq.read_table(day / "impressions.parquet").to_pandas()
@@ -189,12 +190,6 @@ def test_the_log_says_what_was_shown(market, shop, plan, rules, served, tmp_path
     assert all(Path(path).is_file() for path in written.picture[1:])
     catalogue.write(tmp_path)
     assert pq.read_table(tmp_path / "dimensions" / "creatives.parquet").num_rows == len(written)
-
-
-def _as_arrow(frame: pd.DataFrame):
-    import pyarrow as pa
-
-    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def test_arms_earn_what_the_truth_says(plan, shop, rules, served) -> None:

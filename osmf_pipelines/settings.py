@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,10 +51,21 @@ class Settings(BaseSettings):
     first_date: date = Field(default=date(2026, 1, 1), description="first day of logs")
     end_date: date | None = Field(default=None, description="the day after the last day of logs; none: logs go on")
 
-    spark_master: str = Field(default="local[*]", description="Spark master")
+    spark_master: str = Field(
+        default="local[*]",
+        description="Spark master: local[*], or a cluster's, such as spark://host:7077 (docs/cluster.md)",
+    )
     spark_conf: dict[str, str] = Field(default_factory=dict, description="more Spark configuration, a JSON object")
     driver_memory: str = Field(
         default="4g", description="heap of the Spark driver, which on local[*] does all the work"
+    )
+    spark_python: str = Field(
+        default="",
+        description="Python of a cluster's workers, with the libraries of docs/cluster.md; default: the Python of this "
+        "version on their path, and libraries ship with the job",
+    )
+    executor_wait_seconds: int = Field(
+        default=120, ge=1, description="how long a cluster may take to give the first executor"
     )
 
     user_key: str = Field(
@@ -154,6 +166,26 @@ class Settings(BaseSettings):
             if conf.get(name, value).lower() != value.lower():
                 raise ValueError(f"{name} must stay {value}: remove it")
         return conf
+
+    @field_validator("spark_master")
+    @classmethod
+    def _check_spark_master(cls, master: str, info: ValidationInfo) -> str:
+        if not master.startswith("local"):
+            _check_is_absolute(info)
+            lake = info.data.get("lake", "")
+            if lake and not (lake.startswith("/") or urlsplit(lake).scheme):
+                raise ValueError(f"workers need an absolute OSMF_LAKE, and that is {lake}: give its whole path")
+        return master
+
+    @field_validator("segmentation_model")
+    @classmethod
+    def _check_segmentation_model(cls, model: str, info: ValidationInfo) -> str:
+        is_local = info.data.get("spark_master", "local").startswith("local")
+        if model and not is_local and not info.data.get("spark_python", model):
+            raise ValueError(
+                "on a cluster needs OSMF_SPARK_PYTHON, a Python of the workers with torch and transformers"
+            )
+        return model
 
     @field_validator("click_lookback_days")
     @classmethod

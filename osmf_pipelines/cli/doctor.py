@@ -79,6 +79,9 @@ def _spark_problem(settings: Settings) -> str | None:
     path = str(settings.home / "doctor")
     try:
         spark = get_spark(settings)
+    except RuntimeError as error:
+        return str(error)
+    try:
         spark.range(1).write.format("delta").mode("overwrite").save(path)
         count = spark.read.format("delta").load(path).count()
     except Exception as error:  # whatever it is, the answer is a line that says so

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from osmf_pipelines.cli.ablate import ablate
 from osmf_pipelines.cli.bench import bench_app
+from osmf_pipelines.cli.cluster import cluster
 from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.command()(ablate)
+app.command()(cluster)
 _console = Console()
 _DAY = ["%Y-%m-%d"]
 _SECRETS = ("user_key", "alert_url", "mlflow_uri", "spark_conf")

@@ -16,13 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from osmf_pipelines.spark.cluster import is_local, is_on_this_machine, master_problem, workers_problem
+from osmf_pipelines.spark.shipping import WORKER_PYTHON, ship_code, shipped_conf
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from osmf_pipelines.settings import Settings
 
 MIN_JAVA = 17
-_LOCAL_CONF = {
+# Also of a cluster on this machine, which is no larger, so that it makes the same exports.
+_ONE_MACHINE_CONF = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.sql.shuffle.partitions": "4",
@@ -63,42 +67,70 @@ def java_problem() -> str | None:
     return None
 
 
+def spark_conf(settings: Settings) -> dict[str, str]:
+    """Returns the whole configuration: ours, then the user's, then what ships to a cluster's workers (packed here)."""
+    log4j = Path(__file__).with_name("log4j2.properties")
+    conf = {
+        "spark.driver.memory": settings.driver_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} -XX:+UseParallelGC",
+        "spark.sql.warehouse.dir": str(settings.home / "spark-warehouse"),
+        **_CONF,
+        **(_ONE_MACHINE_CONF if is_on_this_machine(settings.spark_master) else {}),
+        **settings.spark_conf,
+    }
+    if not is_local(settings.spark_master) and not settings.spark_python:
+        conf |= shipped_conf(_shipped_folder(settings), settings.spark_conf)
+    return conf
+
+
 def get_spark(settings: Settings) -> SparkSession:
-    """Returns this process's Spark session, started on first use.
+    """Returns this process's Spark session, started on first use; on a cluster, with this code on its workers.
 
     Raises:
-        RuntimeError: when Java is missing or too old, with the remedy.
+        RuntimeError: when Java is missing or too old, or the cluster cannot do the work, with the remedy.
     """
-    problem = java_problem()
+    problem = java_problem() or master_problem(settings.spark_master)
     if problem:
         raise RuntimeError(problem)
     from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    local = _LOCAL_CONF if settings.spark_master.startswith("local") else {}
-    log4j = Path(__file__).with_name("log4j2.properties")
+    _set_environment(settings)
     builder = SparkSession.builder.appName("osmf").master(settings.spark_master)
-    for key, value in {
-        "spark.driver.memory": settings.driver_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} -XX:+UseParallelGC",
-        "spark.sql.warehouse.dir": str(settings.home / "spark-warehouse"),
-        **_CONF,
-        **local,
-        **settings.spark_conf,
-    }.items():
+    for key, value in spark_conf(settings).items():
         builder = builder.config(key, value)
     if "spark.jars" not in settings.spark_conf:
-        builder = configure_spark_with_delta_pip(builder)
+        packages = settings.spark_conf.get("spark.jars.packages", "")
+        builder = configure_spark_with_delta_pip(builder, [name for name in packages.split(",") if name])
     for name in _LOGGERS_THAT_QUOTE_ROWS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     log = settings.home / "logs" / "spark.log"
     try:
         with _stderr_to(log):
-            return builder.getOrCreate()
+            spark = builder.getOrCreate()
     except Exception as error:
         raise RuntimeError(f"Spark did not start ({str(error).splitlines()[0]}); {log} says more.") from error
+    if not is_local(settings.spark_master):
+        ship_code(spark, _shipped_folder(settings))
+        problem = workers_problem(spark, settings)
+        if problem:
+            spark.stop()
+            raise RuntimeError(problem)
+    return spark
+
+
+def _set_environment(settings: Settings) -> None:
+    """What Spark takes from the environment: addresses to bind, and the Python that workers start."""
+    if is_on_this_machine(settings.spark_master):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if is_local(settings.spark_master):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    else:
+        os.environ["PYSPARK_PYTHON"] = settings.spark_python or WORKER_PYTHON
+
+
+def _shipped_folder(settings: Settings) -> Path:
+    return settings.home / "shipped"
 
 
 @contextmanager

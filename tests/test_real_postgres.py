@@ -7,16 +7,18 @@ where there are none, these tests are skipped.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import psycopg2
@@ -26,6 +28,7 @@ from mlflow import MlflowClient
 from osmf_pipelines.promotion.promote import Promotions
 from osmf_pipelines.resources.tracking import TrackedRun
 from osmf_pipelines.settings import Settings
+from tests.cluster.conftest import free_port
 from tests.promotion.registered_versions import TinyRegistry, record_of
 from tests.tiny_drop import FIRST_DAY, make_drop
 
@@ -41,22 +44,25 @@ class Server:
 
     port: int
 
+    def connect(self, database: str = "postgres") -> closing[Any]:
+        """A connection that ends with the block."""
+        return closing(
+            psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database)
+        )
+
     def create(self, database: str) -> str:
         """Makes a database; returns its URI."""
-        connection = psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname="postgres")
-        connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE {database}")
-        connection.close()
-        return f"postgresql+psycopg2://{USER}:not%3A%20a%2Fsecret@127.0.0.1:{self.port}/{database}"
+        with self.connect() as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f"CREATE DATABASE {database}")
+        return f"postgresql+psycopg2://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def rows(self, database: str, query: str) -> list[tuple[object, ...]]:
         """What a query finds."""
-        with psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname=database
-        ) as connection:
+        with self.connect(database) as connection:
             cursor = connection.cursor()
             cursor.execute(query)
-            return cursor.fetchall()
+            return list(cursor.fetchall())
 
 
 @pytest.fixture(scope="module")
@@ -64,30 +70,31 @@ def server() -> Iterator[Server]:
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL's initdb and postgres are not installed (Debian: apt-get install postgresql)")
-    # It refuses to run as root, and other users do not see into pytest's folders.
-    user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
+    # Not below pytest's folder, which other users do not see into.
     folder = Path(tempfile.mkdtemp(prefix="osmf-postgres-"))
-    (folder / "password").write_text(PASSWORD)
-    if os.geteuid() == 0:
-        for path in (folder, folder / "password"):
-            shutil.chown(path, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data, as_user = folder / "data", {"cwd": folder, "user": user if os.geteuid() == 0 else None}
-    made = ["--username", USER, "--auth", "scram-sha-256", "--pwfile", str(folder / "password"), "--no-sync"]
     process = None
     try:
-        subprocess.run([programs / "initdb", "-D", data, *made], check=True, stdout=subprocess.DEVNULL, **as_user)
-        options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
+        (folder / "password").write_text(PASSWORD)
+        if user:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, user)
+        port = free_port()
+        made = ["--username", USER, "--auth", "scram-sha-256", "--pwfile", folder / "password", "--no-sync"]
+        initdb = [programs / "initdb", "-D", folder / "data", *made]
+        subprocess.run(initdb, check=True, cwd=folder, user=user, stdout=subprocess.DEVNULL)
+        options = ["-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen([programs / "postgres", "-D", data, *options], stderr=log, **as_user)
-        _await(port, process, folder / "log")
-        yield Server(port)
+            process = subprocess.Popen(
+                [programs / "postgres", "-D", folder / "data", *options], cwd=folder, user=user, stderr=log
+            )
+        running = Server(port)
+        _await(running, process, folder / "log")
+        yield running
     finally:
         if process is not None:
-            process.terminate()
-            process.wait(30)
+            process.send_signal(signal.SIGINT)  # at SIGTERM it would wait for those still connected
+            process.wait(60)
         shutil.rmtree(folder)
 
 
@@ -99,15 +106,17 @@ def _programs() -> Path | None:
     return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
-def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(150):
+def _await(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns once it takes connections."""
+    deadline = time.monotonic() + 120
+    while True:
         assert process.poll() is None, log.read_text()
         try:
-            psycopg2.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD, dbname="postgres").close()
-            return
+            with server.connect():
+                return
         except psycopg2.OperationalError:
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-    raise AssertionError(log.read_text())
 
 
 def test_dagster_keeps_runs_and_days_there(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +127,8 @@ def test_dagster_keeps_runs_and_days_there(server: Server, tmp_path: Path, monke
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(ROOT / "dagster_home" / "postgres" / "dagster.yaml", home)
-    variables = {"HOST": "127.0.0.1", "PORT": str(server.port), "DB": "dagster", "USERNAME": USER, "PASSWORD": PASSWORD}
-    for name, value in variables.items():
+    given = {"HOST": "127.0.0.1", "PORT": str(server.port), "DB": "dagster", "USERNAME": USER, "PASSWORD": PASSWORD}
+    for name, value in given.items():
         monkeypatch.setenv(f"DAGSTER_PG_{name}", value)
     environment = {
         **os.environ,

@@ -80,17 +80,20 @@ def workers_problem(spark: SparkSession, settings: Settings) -> str | None:
 
     Every executor that is there a few seconds after the first is looked at; of those that come later nothing is known.
     """
-    num_executors = _await_executors(spark, settings.executor_wait_seconds)
-    if num_executors == 0:
+    if not _has_executors(spark, settings.executor_wait_seconds):
         return _no_executor(spark, settings)
     shared, given = _folders(settings)
-    with_marks = {folder: _mark(folder) for folder in shared}
+    marks: dict[str, Path] = {}
     try:
-        sights = _look_from_workers(spark, with_marks, given)
+        for folder in shared:
+            marks[folder] = _mark(folder)
+        sights = _look_from_workers(spark, marks, given)
+    except OSError as error:
+        return f"This machine cannot write what it shares with the workers: {error}."
     except Exception as error:  # whatever it is, the answer is a line that says so
         return _told_by_python(str(error))
     finally:
-        for mark in with_marks.values():
+        for mark in marks.values():
             _remove(mark)
     problem = versions_problem(own_versions(), sights) or _folders_problem(sights)
     if problem is None and not _is_folder(settings.lake_root):
@@ -112,10 +115,10 @@ def own_versions() -> dict[str, str]:
 def versions_problem(own: dict[str, str], sights: Iterable[Sight]) -> str | None:
     """Returns one line that names each version on a worker that is not the driver's, or None."""
     wrong = {
-        f"{name} {sight.versions.get(name)} on {sight.host}, here {version}"
+        f"{name} {sight.versions[name]} on {sight.host}, here {version}"
         for sight in sights
         for name, version in own.items()
-        if sight.versions.get(name) != version
+        if sight.versions[name] != version
     }
     if not wrong:
         return None
@@ -137,8 +140,9 @@ def store_problem(spark: SparkSession, root: str) -> str | None:
     try:
         spark.range(0, num_rows, 1, num_rows).selectExpr("CAST(id AS string) AS value").write.text(path)
         num_found = spark.read.text(path).count()
-        hadoop: Any = spark._jvm.org.apache.hadoop.fs.Path(path)
-        hadoop.getFileSystem(spark._jsc.hadoopConfiguration()).delete(hadoop, True)
+        jvm: Any = spark._jvm
+        written = jvm.org.apache.hadoop.fs.Path(path)
+        written.getFileSystem(spark._jsc.hadoopConfiguration()).delete(written, True)
     except Exception as error:  # each store's client has errors of its own
         return f"OSMF_LAKE={root} cannot be written ({_reason(error)}): docs/cluster.md names the packages and keys."
     return None if num_found == num_rows else f"OSMF_LAKE={root}: {num_found} of {num_rows} rows written were found."
@@ -166,19 +170,18 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def _await_executors(spark: SparkSession, seconds: float) -> int:
-    """The number of executors once it has stopped rising, or 0 when none came."""
+def _has_executors(spark: SparkSession, seconds: float) -> bool:
+    """Waits until the number of executors has stopped rising; False when none came in time, or Spark gave up."""
     scala: Any = spark.sparkContext._jsc.sc()
-    deadline = time.monotonic() + seconds
-    num_executors, changed_at = 0, time.monotonic()
-    while num_executors == 0 or time.monotonic() < changed_at + _SETTLE_SECONDS:
-        if num_executors == 0 and time.monotonic() > deadline:
-            break
+    num_executors, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        if scala.isStopped():
+            return False
         num_now = int(scala.getExecutorMemoryStatus().size()) - 1  # the driver is listed too
-        if num_now != num_executors:
-            num_executors, changed_at = num_now, time.monotonic()
+        if num_now > num_executors:
+            num_executors, until = num_now, time.monotonic() + _SETTLE_SECONDS
         time.sleep(0.2)
-    return num_executors
+    return num_executors > 0
 
 
 def _no_executor(spark: SparkSession, settings: Settings) -> str:
@@ -224,8 +227,8 @@ def _look_from_workers(spark: SparkSession, marks: dict[str, Path], given: Seque
     return spark.sparkContext.parallelize(range(slots), slots).mapPartitions(look).collect()
 
 
-def _looker(marks: dict[str, str], given: list[str]) -> Callable[[Iterator[int]], Iterator[Sight]]:
-    def look(slots: Iterator[int]) -> Iterator[Sight]:
+def _looker(marks: dict[str, str], given: list[str]) -> Callable[[Iterable[int]], Iterator[Sight]]:
+    def look(slots: Iterable[int]) -> Iterator[Sight]:
         time.sleep(0.5)  # a slot that is free again at once would be given the next task too
         unseen = [folder for folder, mark in marks.items() if not _is_shared(Path(mark))]
         unseen += [folder for folder in given if not (Path(folder) / _MAPPING).is_file()]

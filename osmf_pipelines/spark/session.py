@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osmf_pipelines.spark.cluster import is_local, is_on_this_machine, master_problem, workers_problem
-from osmf_pipelines.spark.shipping import WORKER_PYTHON, ship_code, shipped_conf
+from osmf_pipelines.spark.shipping import WORKER_PYTHON, is_shipped, ship_code, shipped_conf
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -110,13 +110,18 @@ def get_spark(settings: Settings) -> SparkSession:
             spark = builder.getOrCreate()
     except Exception as error:
         raise RuntimeError(f"Spark did not start ({str(error).splitlines()[0]}); {log} says more.") from error
-    if not is_local(settings.spark_master):
-        ship_code(spark, _shipped_folder(settings))
-        problem = workers_problem(spark, settings)
-        if problem:
-            spark.stop()
-            raise RuntimeError(problem)
+    if not is_local(settings.spark_master) and not is_shipped(spark):
+        _prepare_workers(spark, settings)
     return spark
+
+
+def _prepare_workers(spark: SparkSession, settings: Settings) -> None:
+    """Once for each session; one whose cluster cannot do the work is stopped."""
+    ship_code(spark, _shipped_folder(settings))
+    problem = workers_problem(spark, settings)
+    if problem:
+        spark.stop()
+        raise RuntimeError(problem)
 
 
 def _set_environment(settings: Settings) -> None:

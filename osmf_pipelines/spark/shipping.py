@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WORKER_PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _PACKAGES = ("osmf_models", "osmf_pipelines")
+_CODE = "osmf-code-"
 _FOLDER_ON_WORKERS = "osmf-libraries"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files give the same zip
 
@@ -47,13 +48,15 @@ def shipped_conf(folder: Path, conf: Mapping[str, str]) -> dict[str, str]:
 
 
 def ship_code(spark: SparkSession, folder: Path) -> None:
-    """Puts this code on the import path of the session's workers; does nothing where it is there already."""
-    archive = pack_code(folder)
-    context = spark.sparkContext
-    if not any(shipped.endswith(archive.name) for shipped in context.listFiles):
-        path = list(sys.path)
-        context.addPyFile(str(archive))
-        sys.path[:] = path  # here the code is read from where it lies, with the files beside it
+    """Puts this code on the import path of the session's workers."""
+    path = list(sys.path)
+    spark.sparkContext.addPyFile(str(pack_code(folder)))
+    sys.path[:] = path  # here the code is read from where it lies, with the files beside it
+
+
+def is_shipped(spark: SparkSession) -> bool:
+    """Whether `ship_code` was done for this session."""
+    return any(Path(name).name.startswith(_CODE) for name in spark.sparkContext.listFiles)
 
 
 def pack_code(folder: Path) -> Path:
@@ -64,7 +67,7 @@ def pack_code(folder: Path) -> Path:
     for path in paths:
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     files = ((path, path.relative_to(root).as_posix()) for path in paths)
-    return _write_zip(folder / f"osmf-code-{digest.hexdigest()[:16]}.zip", files)
+    return _write_zip(folder / f"{_CODE}{digest.hexdigest()[:16]}.zip", files)
 
 
 def pack_libraries(folder: Path) -> Path:

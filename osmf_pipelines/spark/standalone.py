@@ -21,9 +21,11 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 _HOST = "127.0.0.1"
-_START_SECONDS = 60.0
+_START_SECONDS = 600.0  # a process that fails ends long before; one that is starved may need it
 _STOP_SECONDS = 10.0
 _DAEMON_MEMORY = "256m"
+# Jobs come from drivers alone, not from whoever finds a port for them.
+_NO_SUBMISSIONS = "-Dspark.master.rest.enabled=false"
 # What jobs left behind, their libraries unpacked for each executor, is removed within the hour.
 _CLEAN_UP = " ".join(
     f"-Dspark.worker.cleanup.{name}={value}"
@@ -66,7 +68,7 @@ def standalone_cluster(
         memory: of each worker, in Spark's notation.
 
     Raises:
-        RuntimeError: when the port is taken, or they do not run within a minute.
+        RuntimeError: when the port is taken, a process ends, or they do not all run within ten minutes.
     """
     if not _is_free(port):
         raise RuntimeError(
@@ -114,6 +116,7 @@ def _environment(spark_home: Path) -> dict[str, str]:
         "SPARK_HOME": str(spark_home),
         "SPARK_LOCAL_IP": _HOST,
         "SPARK_DAEMON_MEMORY": _DAEMON_MEMORY,
+        "SPARK_MASTER_OPTS": _NO_SUBMISSIONS,
         "SPARK_WORKER_OPTS": _CLEAN_UP,
     }
 

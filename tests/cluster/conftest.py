@@ -81,7 +81,6 @@ def day(cluster: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -50,6 +50,7 @@ def find_problems(settings: Settings, other_python: Path) -> dict[str, str | Non
         "none": workers_problem(spark, settings),
         # Each process sees its own folder there.
         "lake": workers_problem(spark, settings.model_copy(update={"lake": "/proc/self/cwd/lake"})),
+        "driver": workers_problem(spark, settings.model_copy(update={"lake": f"{__file__}/lake"})),
         "store": store_problem(spark, f"file://{settings.lake_root}"),
         "no store": store_problem(spark, "nosuch://bucket/lake"),
     }
@@ -105,6 +106,7 @@ class _Idle:
 
 if __name__ == "__main__":
     master, home, drop, day, other_python = sys.argv[1:]
-    settings = tiny_settings(Path(home), Path(drop)).model_copy(update={"spark_master": master})
+    given = {"spark_master": master, "executor_wait_seconds": 600}
+    settings = tiny_settings(Path(home), Path(drop)).model_copy(update=given)
     found = {**run_day(settings, date.fromisoformat(day)), "problems": find_problems(settings, Path(other_python))}
     print(json.dumps(found))

@@ -71,6 +71,7 @@ def test_workers_have_nothing_of_the_checkout(day: Day) -> None:
     ("what", "told"),
     [
         ("lake", ("/proc/self/cwd/lake on ", "must be on a path that all machines share")),
+        ("driver", ("This machine cannot write", "driver.py")),
         ("versions", ("pillow 1.0 on ", f"here {own_versions()['pillow']}", "unset OSMF_SPARK_PYTHON")),
         ("python", ("have no /nowhere/python", "OSMF_SPARK_PYTHON")),
         ("executors", ("gave no executor within 3 seconds", "less memory than spark.executor.memory", "127.0.0.1:")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
 import zipfile
@@ -14,7 +16,7 @@ from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark import cluster, session, shipping
 from osmf_pipelines.spark.cluster import Sight, is_on_this_machine, master_problem, versions_problem
 from osmf_pipelines.spark.standalone import standalone_cluster
-from tests.cluster.conftest import free_port
+from tests.cluster.conftest import ROOT, free_port
 
 MASTER = "spark://127.0.0.1:7077"
 
@@ -82,9 +84,9 @@ def test_each_version_that_differs_is_named_once() -> None:
     problem = versions_problem(own, [same, old, old])
     assert problem is not None
     assert "Spark 4.1.0 on b, here 4.2.0; numpy 2.0.0 on b, here 2.4.6. Give" in problem
-    lacking = versions_problem(own, [Sight("c", {"Python": "3.11", "Spark": "4.2.0"}, ())])
+    lacking = versions_problem(own, [Sight("c", {**own, "numpy": "missing"}, ())])
     assert lacking is not None
-    assert "numpy None on c" in lacking
+    assert "numpy missing on c" in lacking
 
 
 _FAILED = "An error occurred while calling z:x.\n: org.apache.spark.SparkException: Job aborted: task 0 failed: "
@@ -114,8 +116,6 @@ def test_the_error_of_a_worker_becomes_one_line_that_names_it(message: str, told
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -149,6 +149,39 @@ def test_the_same_code_is_one_zip_and_imports_from_it(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.stdout.startswith(str(first))
+
+
+_ONLY = """
+import importlib, sys
+class Only:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in there:
+            raise ModuleNotFoundError(name, name=name)
+there = {*sys.stdlib_module_names, *sys.argv[1].split()}
+sys.meta_path.insert(0, Only)
+for name in sys.argv[2].split():
+    importlib.import_module(name)
+"""
+
+
+def test_what_workers_import_ships() -> None:
+    """Modules with functions that Spark sends to workers need Spark, this code and what ships, nothing else."""
+    there = {"osmf_models", "osmf_pipelines", "pyspark", "py4j"}
+    for distribution in shipping._with_requirements(shipping.WORKER_LIBRARIES).values():
+        there |= {Path(file.parts[0]).name.partition(".")[0] for file in distribution.files or ()}
+    sends = re.compile(r"\.(mapInPandas|applyInPandas|mapPartitions)\(")
+    paths = sorted((ROOT / "osmf_pipelines" / "spark").glob("*.py"))
+    names = [f"osmf_pipelines.spark.{path.stem}" for path in paths if sends.search(path.read_text())]
+    assert {"osmf_pipelines.spark.group", "osmf_pipelines.spark.cluster"} <= set(names)
+    assert not {"delta", "dagster", "torch"} & there
+    done = subprocess.run(
+        [sys.executable, "-c", _ONLY, " ".join(there), " ".join(names)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_libraries_ship_with_all_that_they_require(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

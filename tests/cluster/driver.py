@@ -6,13 +6,12 @@ python -m tests.cluster.driver MASTER HOME DROP DAY OTHER_PYTHON
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import threading
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pyspark.sql import SparkSession
@@ -27,6 +26,7 @@ from tests.lake.conftest import tiny_settings
 from tests.lake.jobs import run_job
 
 _KILLED_AT = ("stage", "silver_exposures")
+_PATIENT = {"spark.network.timeout": "1800s"}  # an executor that a busy machine starves is not lost
 
 
 def run_day(settings: Settings, day: date) -> dict[str, object]:
@@ -87,26 +87,27 @@ def _kill_an_executor(spark: SparkSession, killed: list[int]) -> OnPhase:
 
 
 def _kill_while_tasks_run(spark: SparkSession, killed: list[int]) -> None:
-    tracker = spark.sparkContext.statusTracker()
-    while not any((tracker.getStageInfo(stage) or _Idle).numActiveTasks for stage in tracker.getActiveStageIds()):
+    while not (working := _working_executors(spark)):
         time.sleep(0.01)
-    application = spark.sparkContext.applicationId
-    executors = [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if {"org.apache.spark.executor.CoarseGrainedExecutorBackend", application} <= set(process.info["cmdline"] or ())
-    ]
-    os.kill(executors[0], signal.SIGKILL)
-    killed.append(executors[0])
+    of_executor = {"org.apache.spark.executor.CoarseGrainedExecutorBackend", spark.sparkContext.applicationId}
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if of_executor <= set(line) and line[line.index("--executor-id") + 1] == working[0]:
+            process.kill()
+            killed.append(process.pid)
 
 
-class _Idle:
-    numActiveTasks = 0  # noqa: N815 (Spark's own name)
+def _working_executors(spark: SparkSession) -> list[str]:
+    """Ids of executors that have a task."""
+    scala: Any = spark.sparkContext._jsc.sc()
+    executors = scala.statusStore().executorList(True)
+    found = [executors.apply(index) for index in range(executors.size())]
+    return [executor.id() for executor in found if executor.activeTasks() > 0]
 
 
 if __name__ == "__main__":
     master, home, drop, day, other_python = sys.argv[1:]
-    given = {"spark_master": master, "executor_wait_seconds": 600}
+    given = {"spark_master": master, "executor_wait_seconds": 600, "spark_conf": _PATIENT}
     settings = tiny_settings(Path(home), Path(drop)).model_copy(update=given)
     found = {**run_day(settings, date.fromisoformat(day)), "problems": find_problems(settings, Path(other_python))}
     print(json.dumps(found))

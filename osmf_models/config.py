@@ -157,12 +157,11 @@ class PretrainingConfig:
         preference_sharpness: a group's examples show a picture in proportion to its rate there, to this power.
         comprehension_weight: weight of the next-token cross-entropy on the group's description.
         plan_weight: weight of the deviance of the pictures' looks under what is planned for the group.
-        choice_weight: weight of the cross-entropy on which of two pictures the group prefers, and of the squared error
-            of what the pictures look like.
+        choice_weight: weight of the cross-entropy on which of two pictures the group prefers, and of looks' errors.
         choice_batch_size: rows of pictures of one step, over all ranks, that this is learned from; 0 leaves it out.
         num_choice_pictures: pictures of a row, each compared with each, at least 2.
-        time_floor: a clean-image error at time t weighs 1 / max(t, floor)^2, so that 1 is the plain clean-image error
-            and a small floor the velocity error.
+        warmth_weight: weight of the part of a picture's error that is red against blue; 1 is the plain error.
+        time_floor: an error at time t weighs 1 / max(t, floor)^2: 1 is the clean-image error, 0 the velocity error.
         num_grid_rows, num_grid_groups: products of the fixed sample grid, and groups for each.
         num_samplings: times in a training that pictures of each group are drawn, evenly spread, the last at its end.
         num_sampling_steps: solver steps behind the grid.
@@ -175,6 +174,7 @@ class PretrainingConfig:
     choice_weight: float = 0.3
     choice_batch_size: int = 4
     num_choice_pictures: int = 8
+    warmth_weight: float = 1.0
     time_floor: float = 0.1
     num_grid_rows: int = 4
     num_grid_groups: int = 6
@@ -187,7 +187,7 @@ class PretrainingConfig:
         Raises:
             ValueError: when one is out of range.
         """
-        for name in ("plan_weight", "choice_weight", "choice_batch_size"):
+        for name in ("plan_weight", "choice_weight", "choice_batch_size", "warmth_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"pretraining.{name} {getattr(self, name)} must not be below 0.")
         for name, least in (("num_choice_pictures", 2), ("num_samplings", 1)):

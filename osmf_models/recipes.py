@@ -63,6 +63,7 @@ def demo() -> RunConfig:
             training=TrainingConfig(
                 num_steps=900, batch_size=16, learning_rate=1.5e-3, warmup_steps=30, log_every=20, checkpoint_every=300
             ),
+            warmth_weight=5.0,
             num_samplings=2,
         ),
         dpo=DpoConfig(
@@ -138,6 +139,7 @@ def h200() -> RunConfig:
             ),
             choice_batch_size=8,
             num_choice_pictures=4,
+            warmth_weight=5.0,
         ),
         dpo=DpoConfig(
             training=TrainingConfig(

@@ -7,6 +7,7 @@ Shapes: `P` pictures, `C H W` latents.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -21,6 +22,18 @@ def scene_errors(predicted: Tensor, target: Tensor, masks: Tensor) -> Tensor:
     scene = 1.0 - masks
     squared = (predicted - target).square().mean(1, keepdim=True)  # (P, 1, H, W)
     return (squared * scene).sum((1, 2, 3)) / scene.sum((1, 2, 3)).clamp(min=1.0)
+
+
+def warmth_errors(predicted: Tensor, target: Tensor, masks: Tensor) -> Tensor:
+    """Returns the part of each picture's scene error that is warmth, red against blue, (P,).
+
+    Of pixels, C = 3, errors are the sum of three parts, along warmth (1, 0, -1) and two directions across it. This
+    project's own design; arguments as `scene_errors`.
+    """
+    difference = predicted - target
+    warmth = (difference[:, :1] - difference[:, 2:]) / 2.0  # the projection on (1, 0, -1): (warmth, 0, -warmth)
+    along = torch.cat([warmth, torch.zeros_like(warmth), -warmth], dim=1)
+    return scene_errors(along, torch.zeros_like(along), masks)
 
 
 def scene_error_gradients(predicted: Tensor, target: Tensor, masks: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from osmf_models.model.gmllm import GMllm, Prediction, noisy_pictures
 from osmf_models.model.path import biased_time
 from osmf_models.model.published import build_published
 from osmf_models.objectives.comprehension import choice_loss, description_loss, looks_loss
-from osmf_models.objectives.generation import generation_loss, scene_errors
+from osmf_models.objectives.generation import generation_loss, scene_errors, warmth_errors
 from osmf_models.records import ExportManifest
 from osmf_models.stages.group_samples import SampledTraining, write_group_samples
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
@@ -109,6 +109,8 @@ def build_model(config: RunConfig, manifest: ExportManifest, texts: list[str]) -
         return model
     if config.pretraining.choice_batch_size:
         raise ValueError("pretraining.choice_batch_size must be 0: published parts are not asked about pictures.")
+    if config.pretraining.warmth_weight != 1.0:
+        raise ValueError("pretraining.warmth_weight must be 1: published parts draw in latents, not in red and blue.")
     check_memory(build_published(config.model, manifest, has_weights=False), config, config.pretraining.training)
     dtype = torch.bfloat16 if config.zero.precision == "bf16" else torch.float32
     return build_published(config.model, manifest, dtype)
@@ -175,7 +177,10 @@ def batch_loss(
     prediction = predict(condition, noisy, description, batch.choice, looks)
     assert prediction.clean is not None  # pictures were given
     errors = scene_errors(prediction.clean, clean, noisy.masks)
-    generation = generation_loss(errors, pictures.time, settings.time_floor)
+    weighted = errors
+    if settings.warmth_weight != 1.0:
+        weighted = errors + (settings.warmth_weight - 1.0) * warmth_errors(prediction.clean, clean, noisy.masks)
+    generation = generation_loss(weighted, pictures.time, settings.time_floor)
     assert prediction.description_logits is not None  # a description was given
     comprehension = description_loss(
         prediction.description_logits, description.ids, description.is_token, condition.is_null_group

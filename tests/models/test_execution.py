@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,6 +33,23 @@ def test_same_loss_same_gradient_same_names(gmllm, export, execution):
     assert again == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(gradient_again, gradient)
     assert list(gmllm.state_dict()) == names
+
+
+def test_warmth_weighs_in_the_loss_of_drawing_alone(gmllm, export):
+    batch, recipe = synthetic_batch(export.manifest, size=2, seed=0), load_recipe("tiny")
+
+    def losses(weight):
+        config = replace(recipe, pretraining=replace(recipe.pretraining, warmth_weight=weight))
+        with torch.no_grad():
+            return batch_loss(gmllm, gmllm, batch, config)
+
+    (plain, told), (twice, told_twice), (thrice, _) = losses(1.0), losses(2.0), losses(3.0)
+    assert float(plain) < float(twice)
+    assert float(thrice - twice) == pytest.approx(float(twice - plain), rel=1e-3)
+    assert float(told_twice["generation_loss"] - told["generation_loss"]) == pytest.approx(
+        float(twice - plain), rel=1e-3
+    )
+    assert told_twice["clean_error_low_noise"] == told["clean_error_low_noise"]
 
 
 def test_every_layer_of_vision_language_connector_and_denoiser_is_compiled(gmllm):

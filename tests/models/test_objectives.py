@@ -10,6 +10,7 @@ from osmf_models.objectives.generation import (
     scene_error_gradients,
     scene_errors,
     velocity_errors,
+    warmth_errors,
 )
 from osmf_models.objectives.group_preference import (
     ContrastErrors,
@@ -202,6 +203,13 @@ def test_scene_errors_see_nothing_under_the_product():
     masks = torch.zeros(1, 1, 2, 2)
     masks[..., 0, 0] = 1.0
     torch.testing.assert_close(scene_errors(predicted, target, masks), tensor([9.0 / 3]))
+
+
+def test_warmth_errors_are_the_part_that_is_red_against_blue():
+    colours = tensor([[1.0, 0.0, -1.0], [1.0, 1.0, 1.0], [1.0, -2.0, 1.0], [1.0, 0.0, 0.0]])
+    predicted = colours[:, :, None, None].expand(4, 3, 2, 2)
+    errors = warmth_errors(predicted, torch.zeros_like(predicted), torch.zeros(4, 1, 2, 2))
+    torch.testing.assert_close(errors, tensor([2.0 / 3, 0.0, 0.0, 0.5 / 3]))
 
 
 def test_velocity_error_divides_by_time_squared():

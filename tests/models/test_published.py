@@ -36,7 +36,7 @@ from osmf_models.model.published import build_published
 from osmf_models.model.published_denoiser import TRANSFORMERS, PublishedDenoiser
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_models.stages.pretrain import batch_loss
+from osmf_models.stages.pretrain import batch_loss, build_model
 from osmf_models.training import preference_step
 
 DECODERS = {"sana": ("sana", "dc"), "sd3": ("sd3", "kl")}
@@ -304,6 +304,14 @@ def test_additions_to_the_denoiser_alone_serve_errors_of_pictures():
     overrides = ["model.published.backbone_training=frozen", "dpo.error_space=clean"]
     check_additions(apply_overrides(load_recipe("qwen3_vl_sana"), overrides))
     check_additions(load_recipe("tiny"))
+
+
+@pytest.mark.parametrize("override", ["choice_batch_size=4", "warmth_weight=5"])
+def test_what_only_pixels_can_learn_is_refused(folders, export, override):
+    run = RunConfig("test", config_of(folders), pretraining=load_recipe("tiny").pretraining)
+    run = apply_overrides(run, ["pretraining.choice_batch_size=0", f"pretraining.{override}"])
+    with pytest.raises(ValueError, match=f"{override.split('=')[0]} must be"):
+        build_model(run, export.manifest, ["text"])
 
 
 def copied(folders: dict[str, Path], name: str, target: Path) -> dict[str, Path]:

@@ -89,9 +89,9 @@ def demo_gpu() -> RunConfig:
 
 
 def h200() -> RunConfig:
-    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: 612 million parameters.
+    """One GPU of the H100 or H200 class at 256 px, from scratch, in bf16, compiled: 613 million parameters.
 
-    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 449 million
+    Layers are wide and few, so that matrix products are large. The denoiser (11 layers of 1,536, 450 million
     parameters) sees 256 patches of 16 px; the convolutions behind it work on cells of 4 px, so that they reach 12 px,
     three quarters of a patch, as the demo's do. The language model (width 1,024: 4 layers of vision over 256 tokens,
     4 of text over 384, 2 of connector over 40) does a quarter of the work.

@@ -152,12 +152,12 @@ def test_the_same_code_is_one_zip_and_imports_from_it(tmp_path: Path) -> None:
 
 
 _ONLY = """
-import importlib, sys
+import importlib, sys, sysconfig
 class Only:
     def find_spec(name, path=None, target=None):
         if name.partition(".")[0] not in there:
             raise ModuleNotFoundError(name, name=name)
-there = {*sys.stdlib_module_names, *sys.argv[1].split()}
+there = {*sys.stdlib_module_names, sysconfig._get_sysconfigdata_name(), *sys.argv[1].split()}
 sys.meta_path.insert(0, Only)
 for name in sys.argv[2].split():
     importlib.import_module(name)

@@ -22,6 +22,8 @@ from tests.tiny_drop import FIRST_DAY, Drop, make_drop
 ROOT = Path(__file__).resolve().parents[2]
 OSMF = "from osmf_pipelines.cli.main import main; main()"
 UPSTREAM = DIMENSIONS
+PAIRS = ("user_groups", "group_features", "group_ctr", "preference_pairs")
+QUICK_JAVA = "-XX:TieredStopAtLevel=1"  # what the optimising compiler costs is not earned back within a minute
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def day(cluster: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     done = subprocess.run(
         [sys.executable, "-m", "tests.cluster.driver", *arguments],
         cwd=root / "elsewhere",
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAVA_TOOL_OPTIONS": QUICK_JAVA},
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -21,12 +21,15 @@ from osmf_pipelines.resources.lake import LakeResource, OnPhase
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.cluster import store_problem, workers_problem
 from osmf_pipelines.spark.session import get_spark
-from tests.cluster.conftest import UPSTREAM
+from tests.cluster.conftest import PAIRS, QUICK_JAVA, UPSTREAM
 from tests.lake.conftest import tiny_settings
 from tests.lake.jobs import run_job
 
 _KILLED_AT = ("stage", "silver_exposures")
-_PATIENT = {"spark.network.timeout": "1800s"}  # an executor that a busy machine starves is not lost
+_CONF = {
+    "spark.network.timeout": "1800s",  # an executor that a busy machine starves is not lost
+    "spark.executor.extraJavaOptions": QUICK_JAVA,
+}
 
 
 def run_day(settings: Settings, day: date) -> dict[str, object]:
@@ -37,7 +40,7 @@ def run_day(settings: Settings, day: date) -> dict[str, object]:
     return {
         "dimensions": run_job(settings, "ingest_days", day, selection=UPSTREAM).success,
         "events": run_job(settings, "ingest_days", day, selection=EVENTS, on_phase=kill).success,
-        "pairs": run_job(settings, "form_pairs", day).success,
+        "pairs": run_job(settings, "form_pairs", day, selection=PAIRS).success,
         "killed": killed,
         "imports": spark.sparkContext.parallelize([0], 1).map(_imports).collect()[0],
     }
@@ -107,7 +110,7 @@ def _working_executors(spark: SparkSession) -> list[str]:
 
 if __name__ == "__main__":
     master, home, drop, day, other_python = sys.argv[1:]
-    given = {"spark_master": master, "executor_wait_seconds": 600, "spark_conf": _PATIENT}
+    given = {"spark_master": master, "executor_wait_seconds": 600, "spark_conf": _CONF}
     settings = tiny_settings(Path(home), Path(drop)).model_copy(update=given)
     found = {**run_day(settings, date.fromisoformat(day)), "problems": find_problems(settings, Path(other_python))}
     print(json.dumps(found))

@@ -12,13 +12,12 @@ from osmf_pipelines.spark.cluster import own_versions
 from osmf_pipelines.spark.content_hash import content_hashes
 from osmf_pipelines.spark.lake import Lake
 from osmf_pipelines.tables import TABLES
-from tests.cluster.conftest import ROOT, UPSTREAM, Day
+from tests.cluster.conftest import PAIRS, ROOT, UPSTREAM, Day
 from tests.lake.conftest import DAILY, tiny_settings
 from tests.lake.jobs import run_job
 from tests.tiny_drop import FIRST_DAY
 
 pytestmark = pytest.mark.slow
-PAIRS = ("user_groups", "group_features", "group_ctr", "preference_pairs")
 
 
 def _hashes(lake: Lake, names: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -30,7 +29,7 @@ def here(spark: SparkSession, day: Day, tmp_path_factory: pytest.TempPathFactory
     """The lake of the same day, made in this process."""
     settings = tiny_settings(tmp_path_factory.mktemp("here") / "home", day.drop.folder)
     assert run_job(settings, "ingest_days", FIRST_DAY).success
-    assert run_job(settings, "form_pairs", FIRST_DAY).success
+    assert run_job(settings, "form_pairs", FIRST_DAY, selection=PAIRS).success
     return LakeResource(settings).lake
 
 
@@ -38,22 +37,6 @@ def here(spark: SparkSession, day: Day, tmp_path_factory: pytest.TempPathFactory
 def there(here: Lake, day: Day) -> Lake:
     """The lake that the cluster wrote, read from here."""
     return Lake(here.spark, str(day.home / "lake"), day.home / "locks")
-
-
-@pytest.mark.parametrize(("part", "names"), [("dimensions", UPSTREAM), ("pairs", PAIRS)], ids=["dimensions", "pairs"])
-def test_a_cluster_makes_the_same_tables(day: Day, here: Lake, there: Lake, part: str, names: tuple[str, ...]) -> None:
-    assert day.found[part]
-    expected = _hashes(here, names)
-    assert all(expected.values())
-    assert _hashes(there, names) == expected
-
-
-def test_an_executor_that_is_killed_changes_nothing(day: Day, here: Lake, there: Lake) -> None:
-    assert day.found["events"]
-    assert len(day.found["killed"]) == 1
-    executors = sorted(int(path.name) for path in next(day.work.glob("app-*-0000")).iterdir())
-    assert executors[:3] == [0, 1, 2], "two workers have one executor each, and one has another since"
-    assert _hashes(there, DAILY) == _hashes(here, DAILY)
 
 
 def test_workers_have_nothing_of_the_checkout(day: Day) -> None:
@@ -87,3 +70,19 @@ def test_what_does_not_fit_is_said_in_one_line(day: Day, what: str, told: tuple[
 def test_a_cluster_that_fits_has_no_problem(day: Day) -> None:
     assert day.found["problems"]["none"] is None
     assert day.found["problems"]["store"] is None
+
+
+@pytest.mark.parametrize(("part", "names"), [("dimensions", UPSTREAM), ("pairs", PAIRS)], ids=["dimensions", "pairs"])
+def test_a_cluster_makes_the_same_tables(day: Day, here: Lake, there: Lake, part: str, names: tuple[str, ...]) -> None:
+    assert day.found[part]
+    expected = _hashes(here, names)
+    assert all(expected.values())
+    assert _hashes(there, names) == expected
+
+
+def test_an_executor_that_is_killed_changes_nothing(day: Day, here: Lake, there: Lake) -> None:
+    assert day.found["events"]
+    assert len(day.found["killed"]) == 1
+    executors = sorted(int(path.name) for path in next(day.work.glob("app-*-0000")).iterdir())
+    assert executors[:3] == [0, 1, 2], "two workers have one executor each, and one has another since"
+    assert _hashes(there, DAILY) == _hashes(here, DAILY)

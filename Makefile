@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export GX_ANALYTICS_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo demo-full dev cluster postgres test test-slow test-all torture torture-training lint lock clean
+.PHONY: help setup demo demo-full dev cluster test test-slow test-all torture torture-training lint lock clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,9 +47,6 @@ dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000
 
 cluster: $(SETUP) ## a Spark master and two workers on this machine, until Ctrl-C (docs/cluster.md)
 	@$(VENV)/bin/osmf cluster
-
-postgres: $(SETUP) ## shows Dagster and MLflow on a PostgreSQL server of this machine
-	$(VENV)/bin/python -m pytest tests/test_real_postgres.py
 
 test: $(SETUP) ## the quick tests (under 15 minutes)
 	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not slow and not torture"

@@ -39,7 +39,7 @@ $(HOME_FOLDER)/activate: $(SETUP)
 demo: $(HOME_FOLDER)/activate ## logs to group-aligned pictures, on a simulated market and on real logs
 	$(VENV)/bin/osmf demo
 
-demo-full: $(HOME_FOLDER)/activate ## the demo, controls, pictures to serve, and a closed loop of six days (an hour)
+demo-full: $(HOME_FOLDER)/activate ## the demo, controls, pictures to serve, and a closed loop of six days
 	$(VENV)/bin/osmf demo --full
 
 dev: $(HOME_FOLDER)/activate ## Dagster's pages at http://127.0.0.1:3000

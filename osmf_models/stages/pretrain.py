@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,9 @@ from osmf_models.training.memory import check_memory
 logger = logging.getLogger(__name__)
 
 _NUM_STANDARD = 1000
+_NUM_JUDGEMENTS = 10  # of held-out products, in a training
+_NUM_JUDGED = 64  # pictures each time, or one batch where that is more
+_HELD_OUT_STREAM = 2
 
 
 def main() -> None:
@@ -72,7 +75,9 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     training, output = config.pretraining.training, arguments.output
     hand_over = HandOver(engine, training, config.model.published)
     course = course_of(config, "pretraining", export.manifest.data_hash)
-    samples = SampledTraining(hand_over, export, config.pretraining.num_samplings, training.num_steps, output)
+    held_out = HeldOutLosses(engine, export, config)
+    num_samplings, num_steps = config.pretraining.num_samplings, training.num_steps
+    samples = SampledTraining(hand_over, export, num_samplings, num_steps, output, held_out)
     result = train(
         engine, step_loss, training, output, arguments.is_resumed, samples, companion=hand_over, course=course
     )
@@ -82,7 +87,7 @@ def pretrain(arguments: StageArguments, export: TrainingExport, started: float) 
     if pipeline is not None:
         drawn = write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
         write_group_samples(pipeline, export, output, result.last_step)
-        metrics = {f"train/{name}": value for name, value in result.final_metrics.items()}
+        metrics = {f"train/{name}": value for name, value in result.final_metrics.items()} | held_out.latest
         metrics |= {"num_parameters": float(sum(num_trainable.values())), "seconds_per_step": result.seconds_per_step}
         metrics |= {f"num_trainable/{part}": float(count) for part, count in num_trainable.items()}
         metrics["sample_grid/scene_distance"] = mean_scene_distance(drawn, export)
@@ -144,7 +149,7 @@ def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> 
     def draw(step: int) -> PretrainingBatch:
         ranks = (zero.rank(), zero.world_size())
         key = BatchKey.of_rank(training.seed, step, training.batch_size, *ranks)
-        generation = draw_generation_batch(export, examples, key, dropout, lambda uniform: biased_time(uniform, 1.0))
+        generation = draw_generation_batch(export, examples, key, dropout, _time_of)
         if scale is None:
             return pinned(PretrainingBatch(generation))
         key = BatchKey.of_rank(training.seed, step, settings.choice_batch_size, *ranks, stream=CHOICE_STREAM)
@@ -153,6 +158,55 @@ def pretraining_loss(engine: Any, export: TrainingExport, config: RunConfig) -> 
 
     batch_of = DrawnAhead(draw, config.data.num_batches_ahead, training.num_steps)
     return lambda step: batch_loss(engine, engine.module, to_device(batch_of(step), engine.device), config)
+
+
+class HeldOutLosses:
+    """Watches a training, see `loop.train`: what its losses are on products that it does not learn from, ten times.
+
+    Pictures, noise and times are the same each time, so that a curve tells of learning alone. Every process must call
+    its methods.
+
+    Attributes:
+        latest: `held_out/NAME` of the parts of `batch_loss`; empty before the first time, and without such products.
+    """
+
+    def __init__(self, engine: Any, export: TrainingExport, config: RunConfig):
+        training = config.pretraining.training
+        self.latest: dict[str, float] = {}
+        self._engine, self._export, self._config = engine, export, config
+        self._has_examples = bool((export.examples.split != "train").any())
+        self._due_steps = {number * training.num_steps // _NUM_JUDGEMENTS for number in range(1, _NUM_JUDGEMENTS + 1)}
+        if not self._has_examples:
+            logger.warning("no pictures of held-out products: losses are told of products of training alone")
+
+    def begin(self, first_step: int) -> None:
+        """Does nothing: it is the same wherever training starts."""
+
+    @torch.no_grad()
+    def after_step(self, done: int) -> dict[str, float]:
+        """Returns the losses when they are due, means over processes."""
+        if done not in self._due_steps or not self._has_examples:
+            return {}
+        self._engine.eval()
+        parts = [batch_loss(self._engine, self._engine.module, batch, self._config)[1] for batch in self._batches()]
+        self._engine.train()
+        values = torch.stack([torch.stack([value.float() for value in part.values()]) for part in parts])
+        means = zero.mean_over_ranks(values).mean(0).tolist()
+        self.latest = {f"held_out/{name}": value for name, value in zip(parts[0], means, strict=True)}
+        return self.latest
+
+    def is_over(self) -> bool:
+        """Returns that training goes on."""
+        return False
+
+    def _batches(self) -> Iterator[PretrainingBatch]:
+        settings, ranks = self._config.pretraining, (zero.rank(), zero.world_size())
+        size, seed = settings.training.batch_size, settings.training.seed
+        examples = examples_of_split(self._export, settings.preference_sharpness, "validation", "test")
+        for number in range(max(1, _NUM_JUDGED // size)):
+            key = BatchKey.of_rank(seed, number, size, *ranks, stream=_HELD_OUT_STREAM)
+            drawn = draw_generation_batch(self._export, examples, key, Dropout(), _time_of)
+            yield to_device(PretrainingBatch(drawn), self._engine.device)
 
 
 def batch_loss(
@@ -195,6 +249,11 @@ def batch_loss(
         parts["looks_loss"] = looks_loss(read.looks, batch.choice.looks)
         loss = loss + settings.choice_weight * (parts["choice_loss"] + parts["looks_loss"])
     return loss, {**parts, **_binned(errors, pictures.time)}
+
+
+def _time_of(uniform: float) -> float:
+    """Returns the time of a uniform draw: every level of noise as often."""
+    return biased_time(uniform, 1.0)
 
 
 def _binned(errors: Tensor, time: Tensor) -> dict[str, Tensor]:

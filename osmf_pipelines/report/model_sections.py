@@ -21,7 +21,11 @@ from osmf_pipelines.report.markup import Content, Html, element, joined, named
 
 # Charts of trainings: title, format, and (model, metric, label) of each curve.
 _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
-    ("Pretraining: error of the drawn scene", "{:.3g}", ((START, "train/generation_loss", ""),)),
+    (
+        "Pretraining: error of the drawn scene",
+        "{:.3g}",
+        ((START, "train/generation_loss", "training"), (START, "held_out/generation_loss", "held-out products")),
+    ),
     ("Pretraining: describing the group, nats a token", "{:.3g}", ((START, "train/comprehension_loss", ""),)),
     ("Pretraining: which picture does the group prefer?", "{:.3g}", ((START, "train/choice_loss", ""),)),
     (

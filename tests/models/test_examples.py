@@ -29,6 +29,7 @@ def test_a_creative_is_drawn_by_its_rate_to_the_power_of_the_sharpness(export):
 
 def test_only_the_split_is_drawn_and_an_empty_one_is_refused(export):
     assert set(examples_of_split(export, 1.0, "train").split) == {"train"}
+    assert set(examples_of_split(export, 1.0, "validation", "test").split) == {"validation", "test"}
     without = replace(export, examples=export.examples[export.examples.split != "train"])
     with pytest.raises(ValueError, match="no generation examples of split train"):
         examples_of_split(without, 1.0, "train")

@@ -49,8 +49,13 @@ def succeed(stage: str, *arguments: object, output: Path, num_processes: int = 1
     return json.loads((output / "run.json").read_text())
 
 
+def curve(output: Path, name: str) -> dict[int, float]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
 def losses(output: Path) -> list[float]:
-    return [json.loads(line)["train/loss"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return list(curve(output, "train/loss").values())
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +81,22 @@ def test_run_record_tells_everything(pretrained, export):
     assert steps == {"step-0000002", "step-0000004"}
 
 
+def test_losses_on_products_that_are_not_learned_from_are_told(pretrained):
+    output, record = pretrained
+    held_out = curve(output, "held_out/generation_loss")
+    assert list(held_out) == [1, 2, 3, 4]
+    assert len(set(held_out.values())) == 4
+    for name in ("generation_loss", "plan_loss", "clean_error_low_noise"):
+        assert record["metrics"][f"held_out/{name}"] == curve(output, f"held_out/{name}")[4]
+
+
 def test_resume_continues_to_the_same_loss(pretrained, export_folder):
     """The interrupted run's checkpoint after step 2 leads to the numbers and weights that came without interruption."""
     output, record = pretrained
-    before = losses(output)
+    before, held_out = losses(output), curve(output, "held_out/generation_loss")
     again = succeed("pretrain", "--data", export_folder, *SMALL, "--resume", output=output, num_processes=2)
     assert losses(output) == pytest.approx(before, rel=1e-6)
+    assert curve(output, "held_out/generation_loss") == pytest.approx(held_out, rel=1e-6)
     assert again["metrics"]["train/loss"] == pytest.approx(record["metrics"]["train/loss"], rel=1e-6)
     assert again["artifacts"] == record["artifacts"]
 

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from osmf_pipelines.spark.content_hash import content_hashes
+from osmf_pipelines.spark.delta_log import Commit, commits
 from osmf_pipelines.spark.locks import LakeConflictError, TableLocks
 from osmf_pipelines.spark.table_schema import check_schema, day_condition, partition_of, schema, without_values
 from osmf_pipelines.tables import TABLES, Table
@@ -129,20 +131,20 @@ class Lake:
         """
         if not self.exists(name):
             raise ValueError(f"table {name} has not been published in {self.root}: materialise the asset {name} first.")
-        return int(self._last_commit(name)["version"])
+        return self._last_commit(name).version
 
     def days_reopened_since(self, name: str, version: int) -> tuple[date, ...]:
         """Returns the days of `name` that commits after `version` rewrote because late events touched them."""
-        commits = DeltaTable.forPath(self.spark, self.path(name)).history().where(F.col("version") > version)
-        told = [json.loads(row["userMetadata"] or "{}") for row in commits.select("userMetadata").collect()]
-        return tuple(sorted({date.fromisoformat(day) for commit in told for day in commit.get("reopened_days", ())}))
+        later = takewhile(lambda commit: commit.version > version, commits(self.spark, self.path(name)))
+        told = {day for commit in later for day in commit.metadata.get("reopened_days", ())}
+        return tuple(sorted(date.fromisoformat(day) for day in told))
 
     def input_version(self, name: str, of: str) -> int | None:
         """Returns the version of the table `of` that the last commit of `name` was made from; None without one."""
         if not self.exists(name):
             return None
-        for row in DeltaTable.forPath(self.spark, self.path(name)).history().select("userMetadata").collect():
-            versions = json.loads(row["userMetadata"] or "{}").get("input_versions", {})
+        for commit in commits(self.spark, self.path(name)):
+            versions = commit.metadata.get("input_versions", {})
             if of in versions:
                 return int(versions[of])
         return None
@@ -267,11 +269,11 @@ class Lake:
     def _verify_commit(self, name: str, before: int, metadata: dict[str, object]) -> None:
         """Delta's local log store excludes writers inside one JVM only: look whether the commit is really there."""
         last = self._last_commit(name)
-        if last["version"] != before + 1 or json.loads(last["userMetadata"] or "{}") != metadata:
+        if last.version != before + 1 or last.metadata != metadata:
             raise LakeConflictError(
                 f"table {name}: version {before + 1} is not this run's commit; another process wrote it at the same "
                 "time. Run again."
             )
 
-    def _last_commit(self, name: str) -> Row:
-        return DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]
+    def _last_commit(self, name: str) -> Commit:
+        return next(commits(self.spark, self.path(name)))

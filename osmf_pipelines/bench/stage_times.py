@@ -76,6 +76,14 @@ class SparkWork:
     jobs: tuple[float, ...]
     tasks: tuple[TaskTotals, ...]
 
+    def between(self, began: float, ended: float) -> SparkWork:
+        """Returns the part of it that can matter from `began` to `ended`, seconds since the epoch."""
+        return SparkWork(
+            tuple((start, end) for start, end in self.busy if end > began and start < ended),
+            tuple(at for at in self.jobs if began <= at < ended),
+            tuple(task for task in self.tasks if began <= task.at < ended),
+        )
+
 
 @dataclass
 class StageCost:
@@ -115,8 +123,9 @@ def cost_by_stage(began: float, ended: float, events: Sequence[PhaseEvent], work
         began: seconds since the epoch.
         ended: the same.
         events: between the two, in order.
-        work: of the same time.
+        work: of the same time and perhaps more.
     """
+    work = work.between(began, ended)
     costs: dict[str, StageCost] = {}
     for first, last, stage, phase in _intervals(began, ended, events):
         cost = costs.setdefault(stage, StageCost())

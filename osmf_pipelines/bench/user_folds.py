@@ -79,9 +79,10 @@ def xxhash64(texts: NDArray[np.uint8], seed: np.uint64) -> Words:
 def _stripes(words: Words, seed: np.uint64) -> Words:
     """Texts of a multiple of 32 bytes, as words (N, L / 8), before their length goes in."""
     lanes = [np.full(len(words), start, dtype=np.uint64) for start in (seed + _P1 + _P2, seed + _P2, seed, seed - _P1)]
-    for first in range(0, words.shape[1], 4):
-        lanes = [_round(lane, words[:, first + number]) for number, lane in enumerate(lanes)]
-    hashed = sum(_rotate(lane, bits) for lane, bits in zip(lanes[1:], (7, 12, 18), strict=True)) + _rotate(lanes[0], 1)
+    for place in range(0, words.shape[1], 4):
+        lanes = [_round(lane, words[:, place + number]) for number, lane in enumerate(lanes)]
+    first, second, third, fourth = lanes
+    hashed = _rotate(first, 1) + _rotate(second, 7) + _rotate(third, 12) + _rotate(fourth, 18)
     for lane in lanes:
         hashed = (hashed ^ _round(np.zeros_like(lane), lane)) * _P1 + _P4
     return hashed

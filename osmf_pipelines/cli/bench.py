@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -163,10 +164,10 @@ def _count(text: str) -> int:
     """
     unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 1)
     try:
-        number = float(text[:-1] if unit > 1 else text) * unit
-    except ValueError:
-        number = 0.5
-    if number != int(number) or number < 0:
+        number = Fraction(text[:-1] if unit > 1 else text) * unit
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(-1)
+    if number < 0 or number.denominator != 1:
         raise typer.BadParameter(f"{text!r} is no number: write it like 250000, 250K or 1.5M.")
     return int(number)
 

@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from osmf_pipelines.spark.content_hash import content_hashes
+from osmf_pipelines.spark.content_hash import content_hashes, list_days
 from osmf_pipelines.spark.delta_log import Commit, commits
 from osmf_pipelines.spark.locks import LakeConflictError, TableLocks
 from osmf_pipelines.spark.table_schema import check_schema, day_condition, partition_of, schema, without_values
@@ -235,15 +235,20 @@ class Lake:
 
     def _changed_days(self, candidate: Candidate) -> list[str]:
         """Days of the candidate whose content differs from what is published."""
-        table = candidate.table
-        new = content_hashes(table, candidate.frame)
+        table, rows = candidate.table, candidate.frame
+        new_days = list_days(table, rows)
         if not self.exists(table.name):
-            return sorted(new)
+            return sorted(new_days)
         published = self.spark.read.format("delta").load(self.path(table.name))
         if candidate.days is not None:
             published = published.where(F.col(partition_of(table)).isin(list(candidate.days)))
-        old = content_hashes(table, published)
-        return sorted(day for day in new.keys() | old.keys() if new.get(day) != old.get(day))
+        old_days = list_days(table, published)
+        both = sorted(new_days & old_days)
+        if both and table.partition_column is not None:
+            condition = day_condition(table.partition_column, both)
+            rows, published = rows.where(condition), published.where(condition)
+        new, old = (content_hashes(table, frame) if both else {} for frame in (rows, published))
+        return sorted((new_days ^ old_days) | {day for day in both if new[day] != old[day]})
 
     def _commit(self, candidate: Candidate, changed: list[str], metadata: dict[str, object]) -> None:
         table, rows = candidate.table, candidate.frame

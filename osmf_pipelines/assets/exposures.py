@@ -138,18 +138,24 @@ def _ledger(resource: LakeResource, settings: Settings, days: Days, impressions:
     """What became of each day's bronze rows, by (source_date, event_type, outcome); "read" is all of them."""
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.ingest import count_by_day
-
     is_bot = F.col("num_user_impressions") > settings.max_impressions_per_user_day
-    shown = {"read": impressions, "bot": impressions.where(is_bot), "exposure": impressions.where(~is_bot)}
-    clicks = resource.lake.read("bronze_clicks", days)
-    came_to = {name: judged.where(F.col("outcome") == name) for name in _click_outcomes()}
-    ledger: Ledger = {}
-    for event_type, frames in (("impression", shown), ("click", {"read": clicks, **came_to})):
-        found = {row["source_date"]: row for row in count_by_day(**frames).collect()}
-        for day in days:
-            for name in frames:
-                ledger[day, event_type, name] = found[day][f"num_{name}"] if day in found else 0
+    shown = impressions.groupBy("source_date").agg(
+        F.count(F.lit(1)).alias("read"), F.count_if(is_bot).alias("bot"), F.count_if(~is_bot).alias("exposure")
+    )
+    clicks = resource.lake.read("bronze_clicks", days).groupBy("source_date").agg(F.count(F.lit(1)).alias("read"))
+    came_to = judged.where(F.col("source_date").isin(list(days))).groupBy("source_date", "outcome").count()
+    ledger: Ledger = {
+        (day, event_type, name): 0
+        for day in days
+        for event_type, names in (("impression", ("read", "bot", "exposure")), ("click", ("read", *_click_outcomes())))
+        for name in names
+    }
+    for event_type, counts in (("impression", shown), ("click", clicks)):
+        for row in counts.collect():
+            told = row.asDict()
+            day = told.pop("source_date")
+            ledger |= {(day, event_type, name): number for name, number in told.items()}
+    ledger |= {(row["source_date"], "click", row["outcome"]): row["count"] for row in came_to.collect()}
     return ledger
 
 
@@ -157,15 +163,13 @@ def _exposures_by_day(exposures: Any, judged: Any) -> dict[date, dict[str, int]]
     """Exposures of each day, those clicked, and the clicks that were attributed to the day."""
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.ingest import count_by_day
-
-    frames = {
-        "exposures": exposures,
-        "clicked_exposures": exposures.where("is_clicked"),
-        "attributed_clicks": judged.where(F.col("outcome") == "attributed"),
-    }
-    by_event_date = {name: frame.select(F.col("event_date").alias("source_date")) for name, frame in frames.items()}
-    return {row["source_date"]: row.asDict() for row in count_by_day(**by_event_date).collect()}
+    shown = exposures.groupBy("event_date").agg(
+        F.count(F.lit(1)).alias("num_exposures"), F.count_if("is_clicked").alias("num_clicked_exposures")
+    )
+    attributed = judged.where(F.col("outcome") == "attributed").groupBy("event_date")
+    clicks = attributed.agg(F.count(F.lit(1)).alias("num_attributed_clicks"))
+    by_day = shown.join(clicks, on="event_date", how="outer").fillna(0)
+    return {row["event_date"]: row.asDict() for row in by_day.collect()}
 
 
 def _silver_facts(ledger: Ledger, exposures: dict[date, dict[str, int]], days: Days) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -153,6 +154,65 @@ def ab(
         lift=lift,
         console=_console,
     )
+
+
+def _count(text: str) -> int:
+    """Returns a number that may end in K, M or G.
+
+    Raises:
+        typer.BadParameter: when it is none.
+    """
+    unit = {"K": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:].upper(), 1)
+    try:
+        number = Fraction(text[:-1] if unit > 1 else text) * unit
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(-1)
+    if number < 0 or number.denominator != 1:
+        raise typer.BadParameter(f"{text!r} is no number: write it like 250000, 250K or 1.5M.")
+    return int(number)
+
+
+@bench_app.command()
+def pairs(
+    output: Annotated[Path, typer.Option(help="folder to write pairs.json and pairs.png into")] = Path("bench"),
+    impressions: Annotated[
+        list[str] | None,
+        typer.Option(help="of a size, such as 300K or 10M (may be repeated); default 1M where nothing else is asked"),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="of logs that a size is spread over")] = 1,
+    refresh_days: Annotated[int, typer.Option(min=0, help="refresh as many days one after the other")] = 0,
+    refresh_impressions: Annotated[str, typer.Option(help="of each of these days")] = "1M",
+    groups: Annotated[
+        str, typer.Option(help="form as many groups and their pairs from made-up sums, such as 600K; 0: none")
+    ] = "0",
+    cores: Annotated[int, typer.Option(min=1, help="for Spark, and for DuckDB")] = 2,
+    driver_memory: Annotated[str, typer.Option(help="heap of the Spark driver, the same for all sizes")] = "2g",
+    products: Annotated[int, typer.Option(min=1, help="of each category, eight pictures each")] = 25,
+    seed: Annotated[int, typer.Option(min=0, help="market to simulate")] = 1,
+    peer: Annotated[bool, typer.Option(help="let DuckDB do the same and compare its tables")] = True,
+    keep: Annotated[bool, typer.Option(help="keep logs and lakes below OUTPUT/work")] = False,
+) -> None:
+    """Times files to preference pairs by stage, beside DuckDB on the same files; day after day with --refresh-days.
+
+    Growth is fitted to four sizes and more. The keys of the JSON are described in docs/scale.md.
+    """
+    from osmf_pipelines.bench.run_pairs import PairsBench, run_pairs_bench
+
+    sizes = impressions or ([] if refresh_days or _count(groups) else ["1M"])
+    bench = PairsBench(
+        impressions=[_count(text) for text in sizes],
+        num_days=days,
+        refresh_days=refresh_days,
+        refresh_impressions=_count(refresh_impressions),
+        num_groups=_count(groups),
+        num_cores=cores,
+        driver_memory=driver_memory,
+        num_products=products,
+        seed=seed,
+        has_peer=peer,
+        keeps_files=keep,
+    )
+    run_pairs_bench(Settings(), output, bench, _console)
 
 
 @bench_app.command()

@@ -69,6 +69,7 @@ class JobRunner:
         last_day: date | None = None,
         asset_config: dict[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        selection: Sequence[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Runs `job` for a day, or for all days of a range at once.
 
@@ -79,6 +80,7 @@ class JobRunner:
             last_day: of a range.
             asset_config: run configuration by asset.
             tags: of the run, as a schedule or a sensor gives it them.
+            selection: names of the assets of the job to run; default: all.
 
         Raises:
             RunFailedError: when an asset fails.
@@ -95,7 +97,12 @@ class JobRunner:
         self.instance.add_event_listener(run_id, reporter.handle)
         config = {**_QUIET, "ops": asset_config or {}}
         result = defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, run_id=run_id, raise_on_error=False, run_config=config, **days
+            instance=self.instance,
+            run_id=run_id,
+            raise_on_error=False,
+            run_config=config,
+            asset_selection=None if selection is None else [dg.AssetKey(name) for name in selection],
+            **days,
         )
         if not result.success:
             raise RunFailedError(reporter.failure or f"{job} failed: see run {run_id} in `dagster dev`.")

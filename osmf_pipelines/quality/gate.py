@@ -1,7 +1,8 @@
 """The gate: the only place that imports Great Expectations.
 
 Great Expectations evaluates, Dagster decides. Fail closed: an expectation that gave no result, or one that could
-not be evaluated, is a failure.
+not be evaluated, is a failure. Uniqueness alone is looked at before: Great Expectations sorts all rows for it, and
+where no two hashes of rows agree, no two rows do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import pandas as pd
 from great_expectations import expectations as gxe
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from osmf_pipelines.quality.expectations import Expectation
 from osmf_pipelines.quality.failing_rows import find_failing_rows
@@ -33,6 +36,7 @@ _BOOLEAN_ONLY = {"result_format": "BOOLEAN_ONLY"}
 _COUNTS = {"result_format": "BASIC", "partial_unexpected_count": 0}
 _NUMBERS = ("observed_value", "element_count", "unexpected_count", "unexpected_percent")
 _COLUMN_KEYS = ("column", "column_A", "column_B")
+_UNIQUE = ("ExpectColumnValuesToBeUnique", "ExpectCompoundColumnsToBeUnique")
 _MAX_ERROR_CHARS = 500
 
 
@@ -132,11 +136,30 @@ def _evaluate(data: DataFrame | pd.DataFrame, expectations: list[Expectation]) -
     """Outcomes by name; whether an expectation holds is cheap, so only of failures more is asked."""
     if not expectations:
         return {}
+    certain = {e.name: _Outcome(passed=True) for e in expectations if e.type in _UNIQUE and _is_unique(data, e)}
+    expectations = [e for e in expectations if e.name not in certain]
     batch = _batch(data)
-    outcomes = _run(batch, expectations, _BOOLEAN_ONLY)
+    outcomes = certain | _run(batch, expectations, _BOOLEAN_ONLY) if expectations else certain
     failed = [e for e in expectations if e.name in outcomes and not (outcomes[e.name].passed or outcomes[e.name].error)]
     details = _run(batch, failed, _COUNTS) if failed else {}
     return outcomes | {name: replace(detail, passed=False) for name, detail in details.items()}
+
+
+def _is_unique(data: DataFrame | pd.DataFrame, expectation: Expectation) -> bool:
+    """Whether the rows are certainly unique: true only where no two hashes of 128 bits agree.
+
+    False says nothing: rows may repeat, be null in different columns, or be unreadable, and that is Great Expectations'
+    to tell.
+    """
+    if isinstance(data, pd.DataFrame):
+        return False
+    columns = [expectation.kwargs[key] for key in ("column",) if key in expectation.kwargs]
+    columns += expectation.kwargs.get("column_list", [])
+    try:
+        hashes = data.select(*[F.xxhash64(F.lit(salt), *columns).alias(f"hash_{salt}") for salt in (0, 1)])
+        return hashes.groupBy("hash_0", "hash_1").count().where("count > 1").isEmpty()
+    except PySparkException:
+        return False
 
 
 def _batch(data: DataFrame | pd.DataFrame) -> Batch:

@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from osmf_pipelines.spark.content_hash import content_hashes
+from osmf_pipelines.spark.content_hash import content_hashes, list_days
+from osmf_pipelines.spark.delta_log import Commit, commits
 from osmf_pipelines.spark.locks import LakeConflictError, TableLocks
 from osmf_pipelines.spark.table_schema import check_schema, day_condition, partition_of, schema, without_values
 from osmf_pipelines.tables import TABLES, Table
@@ -129,20 +131,20 @@ class Lake:
         """
         if not self.exists(name):
             raise ValueError(f"table {name} has not been published in {self.root}: materialise the asset {name} first.")
-        return int(self._last_commit(name)["version"])
+        return self._last_commit(name).version
 
     def days_reopened_since(self, name: str, version: int) -> tuple[date, ...]:
         """Returns the days of `name` that commits after `version` rewrote because late events touched them."""
-        commits = DeltaTable.forPath(self.spark, self.path(name)).history().where(F.col("version") > version)
-        told = [json.loads(row["userMetadata"] or "{}") for row in commits.select("userMetadata").collect()]
-        return tuple(sorted({date.fromisoformat(day) for commit in told for day in commit.get("reopened_days", ())}))
+        later = takewhile(lambda commit: commit.version > version, commits(self.spark, self.path(name)))
+        told = {day for commit in later for day in commit.metadata.get("reopened_days", ())}
+        return tuple(sorted(date.fromisoformat(day) for day in told))
 
     def input_version(self, name: str, of: str) -> int | None:
         """Returns the version of the table `of` that the last commit of `name` was made from; None without one."""
         if not self.exists(name):
             return None
-        for row in DeltaTable.forPath(self.spark, self.path(name)).history().select("userMetadata").collect():
-            versions = json.loads(row["userMetadata"] or "{}").get("input_versions", {})
+        for commit in commits(self.spark, self.path(name)):
+            versions = commit.metadata.get("input_versions", {})
             if of in versions:
                 return int(versions[of])
         return None
@@ -233,15 +235,20 @@ class Lake:
 
     def _changed_days(self, candidate: Candidate) -> list[str]:
         """Days of the candidate whose content differs from what is published."""
-        table = candidate.table
-        new = content_hashes(table, candidate.frame)
+        table, rows = candidate.table, candidate.frame
+        new_days = list_days(table, rows)
         if not self.exists(table.name):
-            return sorted(new)
+            return sorted(new_days)
         published = self.spark.read.format("delta").load(self.path(table.name))
         if candidate.days is not None:
             published = published.where(F.col(partition_of(table)).isin(list(candidate.days)))
-        old = content_hashes(table, published)
-        return sorted(day for day in new.keys() | old.keys() if new.get(day) != old.get(day))
+        old_days = list_days(table, published)
+        both = sorted(new_days & old_days)
+        if both and table.partition_column is not None:
+            condition = day_condition(table.partition_column, both)
+            rows, published = rows.where(condition), published.where(condition)
+        new, old = (content_hashes(table, frame) if both else {} for frame in (rows, published))
+        return sorted((new_days ^ old_days) | {day for day in both if new[day] != old[day]})
 
     def _commit(self, candidate: Candidate, changed: list[str], metadata: dict[str, object]) -> None:
         table, rows = candidate.table, candidate.frame
@@ -267,11 +274,11 @@ class Lake:
     def _verify_commit(self, name: str, before: int, metadata: dict[str, object]) -> None:
         """Delta's local log store excludes writers inside one JVM only: look whether the commit is really there."""
         last = self._last_commit(name)
-        if last["version"] != before + 1 or json.loads(last["userMetadata"] or "{}") != metadata:
+        if last.version != before + 1 or last.metadata != metadata:
             raise LakeConflictError(
                 f"table {name}: version {before + 1} is not this run's commit; another process wrote it at the same "
                 "time. Run again."
             )
 
-    def _last_commit(self, name: str) -> Row:
-        return DeltaTable.forPath(self.spark, self.path(name)).history(1).collect()[0]
+    def _last_commit(self, name: str) -> Commit:
+        return next(commits(self.spark, self.path(name)))

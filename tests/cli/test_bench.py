@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer
+
 from osmf_models.stages.bench_train import MEASUREMENT_KEYS
+from osmf_pipelines.cli.bench import _count
 
 OSMF = str(Path(sys.executable).with_name("osmf"))
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "training.md"
@@ -42,6 +46,19 @@ def test_unknown_recipe_is_one_line() -> None:
     done = _osmf("bench", "train", "--recipe", "huge")
     assert done.returncode == 2
     assert done.stdout.startswith("error: no recipe 'huge'; known: tiny, demo")
+
+
+def test_counts_may_have_a_unit():
+    assert [_count(text) for text in ("0", "250k", "1.5M", "10M", "2G")] == [
+        0,
+        250_000,
+        1_500_000,
+        10_000_000,
+        2 * 10**9,
+    ]
+    for text in ("", "M", "1.5", "-1M", "many", "1/0"):
+        with pytest.raises(typer.BadParameter, match="is no number"):
+            _count(text)
 
 
 def test_the_markets_on_offer_are_those_of_the_benchmarks():

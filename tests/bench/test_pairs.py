@@ -1,0 +1,125 @@
+"""`osmf bench pairs`: its report by hand, and the whole of it on little."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+
+from osmf_pipelines.bench.duckdb_peer import COMPARED, read_script
+from osmf_pipelines.bench.pairs_report import growth_rows, refresh_growth, refresh_rows, size_row
+from osmf_pipelines.bench.process_memory import PeakMemory
+from osmf_pipelines.bench.run_pairs import PairsBench, run_pairs_bench
+from osmf_pipelines.bench.stage_times import DAILY_STAGES
+from osmf_pipelines.bench.user_folds import user_folds, xxhash64
+from osmf_pipelines.settings import Settings
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
+
+
+def _stage(seconds: float, spark_seconds: float = 0.0, **phases: float) -> dict[str, Any]:
+    numbers = {"num_jobs": 1, "input_bytes": 2, "shuffle_bytes": 3, "spilled_bytes": 0}
+    return {"seconds": seconds, "spark_seconds": spark_seconds, "seconds_by_phase": phases, **numbers}
+
+
+def _refresh(number: int, daily: float, as_of: float) -> dict[str, Any]:
+    return {"first_day": f"2026-03-0{number}", "stages": {"bronze": _stage(daily), "groups": _stage(as_of)}}
+
+
+def test_a_size_adds_its_two_jobs_up() -> None:
+    first = {"start": _stage(6), "dimensions": _stage(4, 2), "bronze": _stage(10, 8, write=7), "cell_users": _stage(2)}
+    second = {"start": _stage(1), "groups": _stage(5, 3, audit=1), "between assets": _stage(2)}
+    row = size_row(1_000, [{"stages": first}, {"stages": second}], {"creative_stats": 5}, PeakMemory(1, 2, 3))
+    assert (row["seconds"], row["start_seconds"], row["daily_seconds"], row["as_of_seconds"]) == (30, 7, 12, 5)
+    assert (row["spark_seconds"], row["orchestration_share"]) == (13, pytest.approx(17 / 30))
+    assert row["stages"]["start"]["num_jobs"] == 2
+    assert row["stages"]["bronze"]["seconds_by_phase"] == {"write": 7}
+    assert row["peak_bytes"] == {"driver": 1, "python": 2, "tree": 3}
+
+
+def test_the_first_day_is_not_compared() -> None:
+    rows = refresh_rows([_refresh(1, 90, 40)] + [_refresh(number, 10 + number, 20.0) for number in range(2, 8)])
+    growth = refresh_growth(rows)
+    assert growth is not None
+    assert growth["num_days_in_median"] == 3
+    assert growth["daily_seconds"] == {"last_to_second": 17 / 12, "last_to_first_few": 16 / 13}
+    assert growth["as_of_seconds"] == {"last_to_second": 1.0, "last_to_first_few": 1.0}
+    assert refresh_growth(rows[:2]) is None
+
+
+def test_growth_is_told_of_the_peer_too_where_it_ran() -> None:
+    sizes = [
+        {"impressions": size, "seconds": 5 + size / 1e6, "daily_seconds": size / 1e6} for size in (1e6, 2e6, 4e6, 8e6)
+    ]
+    growth = growth_rows(sizes)
+    assert growth.keys() == {"daily_seconds", "seconds"}
+    assert growth["seconds"] is not None
+    assert growth["seconds"]["exponent"] == pytest.approx(1.0, abs=0.002)
+    with_peer = [{**row, "duckdb": {"daily_seconds": row["daily_seconds"] / 3}} for row in sizes]
+    assert "duckdb_daily_seconds" in growth_rows(with_peer)
+
+
+def test_the_script_writes_what_is_compared() -> None:
+    parts = read_script()
+    assert [part.name for part in parts] == list(DAILY_STAGES)
+    assert {table for part in parts for table in part.writes} == set(COMPARED)
+
+
+def test_hashes_are_those_of_the_specification() -> None:
+    def hashed(text: bytes) -> int:
+        return int(xxhash64(np.frombuffer(text, dtype=np.uint8).reshape(1, -1), np.uint64(0))[0])
+
+    assert hashed(b"") == 0xEF46DB3751D8E999
+    assert hashed(b"abc") == 0x44BC2CF5AD770999
+    assert hashed(b"Nobody inspects the spammish repetition") == 0xFBCEA83C8A378BF1
+
+
+@pytest.mark.parametrize("length", [3, 7, 32, 45])
+def test_folds_are_sparks(spark: SparkSession, length: int) -> None:
+    texts = [f"{number:0{length}d}" for number in range(200)]
+    frame = spark.createDataFrame([(text,) for text in texts], "user_id string").coalesce(1)
+    fold = F.pmod(F.xxhash64(F.lit("a key"), F.col("user_id")), F.lit(5)).cast("int")
+    assert user_folds(texts, "a key", 5).tolist() == [row[0] for row in frame.select(fold).collect()]
+    with pytest.raises(ValueError, match="different lengths"):
+        user_folds(["a", "bb"], "a key", 5)
+
+
+def test_impossible_requests_are_refused(settings: Settings, tmp_path: Path) -> None:
+    for bench, told in (
+        (PairsBench([]), "nothing to measure"),
+        (PairsBench([15_000], num_days=2), "7,500 impressions a day"),
+        (PairsBench([1_000_000], num_cores=0), "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            run_pairs_bench(settings, tmp_path, bench, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_whole_of_it_on_little(settings: Settings, tmp_path: Path) -> None:
+    """Two days with everything that real logs get wrong: DuckDB's tables are the lake's, to the row."""
+    bench = PairsBench([24_000], num_days=2, num_products=2)
+    report = run_pairs_bench(settings, tmp_path, bench, Console(quiet=True))
+    assert json.loads((tmp_path / "pairs.json").read_text()) == json.loads(json.dumps(report))
+    assert (tmp_path / "pairs.png").stat().st_size > 10_000
+    assert not list((tmp_path / "work").iterdir())
+    (row,) = report["sizes"]
+    equality = row["duckdb"]["equality"]
+    assert equality.keys() == COMPARED.keys()
+    assert all(counts["num_different"] == 0 for counts in equality.values())
+    assert equality["silver_exposures"]["num_rows"] == row["num_rows"]["silver_exposures"] > 23_000
+    assert equality["quarantined_events"]["num_rows"] > 50
+    assert row["num_rows"]["preference_pairs"] > 0
+    assert (
+        set(DAILY_STAGES) | {"start", "dimensions", "groups", "group_ctr", "preference_pairs"} <= row["stages"].keys()
+    )
+    assert 0 < row["spark_seconds"] < row["seconds"]
+    assert row["peak_bytes"]["driver"] > 300e6
+    text = DOCS.read_text()
+    assert [key for key in (*report, *row, *row["duckdb"], *row["stages"]["bronze"]) if f"`{key}`" not in text] == []

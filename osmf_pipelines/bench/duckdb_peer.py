@@ -11,17 +11,19 @@ import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-
-from osmf_pipelines.bench.user_folds import user_folds
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import duckdb
+
+_SPARK_SEED = 42  # of its xxhash64
 
 # Tables whose rows must be the lake's, and their columns; where a row came from may differ.
 _EVENT = "position, slot_type, propensity, experiment_id, arm, model_version"
@@ -175,6 +177,15 @@ def _place_people(connection: duckdb.DuckDBPyConnection, request: PeerRequest) -
         f"LEFT JOIN (SELECT uid, {cell} AS cell FROM read_parquet(getvariable('user_files'))) USING (uid)"
     )
     connection.unregister("folds")
+
+
+def user_folds(user_ids: Iterable[str], fold_key: str, num_folds: int) -> NDArray[np.int32]:
+    """Returns pmod(xxhash64(fold_key, user_id), num_folds) as Spark computes it, which DuckDB has no function for."""
+    from xxhash import xxh64_intdigest
+
+    seed = xxh64_intdigest(fold_key.encode(), _SPARK_SEED)
+    hashes = np.fromiter((xxh64_intdigest(user_id.encode(), seed) for user_id in user_ids), dtype=np.uint64)
+    return (hashes.view(np.int64) % num_folds).astype(np.int32)
 
 
 def _written(folder: Path, column: str) -> str:

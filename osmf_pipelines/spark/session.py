@@ -43,6 +43,8 @@ _CONF = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.debug.maxToStringFields": "100",
+    # A day compiles more classes than the 100 that are kept by default; the next day has most of them again.
+    "spark.sql.codegen.cache.maxEntries": "2000",
     "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
 }
 

@@ -34,6 +34,7 @@ from osmf_pipelines.spark.simulated_files import logged_creative_ids
 from tests.assets.conftest import LAST_DAY, LOGS, Run, small_market
 
 pytestmark = pytest.mark.slow
+JUDGED = ("evaluation_report", "registered_model", "report_page")
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
 
 
@@ -74,7 +75,7 @@ def test_models_are_trained_judged_and_registered(
     assert not lake.exists("evaluation_report")
 
     knowing = tiny.model_copy(update={"truth_path": drop_folder.parent / "hidden-truth"})
-    assert run("train_and_evaluate", knowing).success
+    assert run("train_and_evaluate", knowing, JUDGED).success
 
     arms = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()}
     assert arms == {"random", "best_single", "oracle", "pretrained", "global_dpo", "group_dpo"}

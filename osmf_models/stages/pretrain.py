@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _NUM_STANDARD = 1000
 _NUM_JUDGEMENTS = 10  # of held-out products, in a training
 _NUM_JUDGED = 64  # pictures each time, or one batch where that is more
-_HELD_OUT_STREAM = 2
+_HELD_OUT, _HELD_OUT_STREAM = ("validation", "test"), 2
 
 
 def main() -> None:
@@ -171,12 +171,14 @@ class HeldOutLosses:
     """
 
     def __init__(self, engine: Any, export: TrainingExport, config: RunConfig):
-        training = config.pretraining.training
+        num_steps, sharpness = config.pretraining.training.num_steps, config.pretraining.preference_sharpness
         self.latest: dict[str, float] = {}
         self._engine, self._export, self._config = engine, export, config
-        self._has_examples = bool((export.examples.split != "train").any())
-        self._due_steps = {number * training.num_steps // _NUM_JUDGEMENTS for number in range(1, _NUM_JUDGEMENTS + 1)}
-        if not self._has_examples:
+        self._due_steps: set[int] = set()
+        if export.examples.split.isin(_HELD_OUT).any():
+            self._examples = examples_of_split(export, sharpness, *_HELD_OUT)
+            self._due_steps = {number * num_steps // _NUM_JUDGEMENTS for number in range(1, _NUM_JUDGEMENTS + 1)}
+        else:
             logger.warning("no pictures of held-out products: losses are told of products of training alone")
 
     def begin(self, first_step: int) -> None:
@@ -185,7 +187,7 @@ class HeldOutLosses:
     @torch.no_grad()
     def after_step(self, done: int) -> dict[str, float]:
         """Returns the losses when they are due, means over processes."""
-        if done not in self._due_steps or not self._has_examples:
+        if done not in self._due_steps:
             return {}
         self._engine.eval()
         parts = [batch_loss(self._engine, self._engine.module, batch, self._config)[1] for batch in self._batches()]
@@ -202,10 +204,9 @@ class HeldOutLosses:
     def _batches(self) -> Iterator[PretrainingBatch]:
         settings, ranks = self._config.pretraining, (zero.rank(), zero.world_size())
         size, seed = settings.training.batch_size, settings.training.seed
-        examples = examples_of_split(self._export, settings.preference_sharpness, "validation", "test")
         for number in range(max(1, _NUM_JUDGED // size)):
             key = BatchKey.of_rank(seed, number, size, *ranks, stream=_HELD_OUT_STREAM)
-            drawn = draw_generation_batch(self._export, examples, key, Dropout(), _time_of)
+            drawn = draw_generation_batch(self._export, self._examples, key, Dropout(), _time_of)
             yield to_device(PretrainingBatch(drawn), self._engine.device)
 
 

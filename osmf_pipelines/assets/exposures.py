@@ -89,7 +89,7 @@ def _attribute(context: dg.AssetExecutionContext, resource: LakeResource, days: 
         of_days, judged, pinned.read("users"), pinned.read("products"), fold_key=settings.user_key, **bots
     )
     with cached(judged):
-        ledger = _ledger(resource, settings, days, of_days, judged)
+        ledger = _ledger(settings, days, of_days, pinned.read("bronze_clicks", days), judged)
         touched_days = days_touched(judged, days, click_lookback_days=settings.click_lookback_days)
         touched = {row["event_date"] for row in touched_days.collect()} - set(days)
         reopened = _published_days(resource, touched)
@@ -134,7 +134,7 @@ def _click_outcomes() -> tuple[str, ...]:
     return CLICK_OUTCOMES
 
 
-def _ledger(resource: LakeResource, settings: Settings, days: Days, impressions: Any, judged: Any) -> Ledger:
+def _ledger(settings: Settings, days: Days, impressions: Any, clicks: Any, judged: Any) -> Ledger:
     """What became of each day's bronze rows, by (source_date, event_type, outcome); "read" is all of them."""
     from pyspark.sql import functions as F
 
@@ -142,7 +142,7 @@ def _ledger(resource: LakeResource, settings: Settings, days: Days, impressions:
     shown = impressions.groupBy("source_date").agg(
         F.count(F.lit(1)).alias("read"), F.count_if(is_bot).alias("bot"), F.count_if(~is_bot).alias("exposure")
     )
-    clicks = resource.lake.read("bronze_clicks", days).groupBy("source_date").agg(F.count(F.lit(1)).alias("read"))
+    read = clicks.groupBy("source_date").agg(F.count(F.lit(1)).alias("read"))
     came_to = judged.where(F.col("source_date").isin(list(days))).groupBy("source_date", "outcome").count()
     ledger: Ledger = {
         (day, event_type, name): 0
@@ -150,7 +150,7 @@ def _ledger(resource: LakeResource, settings: Settings, days: Days, impressions:
         for event_type, names in (("impression", ("read", "bot", "exposure")), ("click", ("read", *_click_outcomes())))
         for name in names
     }
-    for event_type, counts in (("impression", shown), ("click", clicks)):
+    for event_type, counts in (("impression", shown), ("click", read)):
         for row in counts.collect():
             told = row.asDict()
             day = told.pop("source_date")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SPARK_SEED = 42  # of its xxhash64
 
-# Tables whose rows must be the lake's, and their columns; where a row came from may differ.
+# Tables whose rows must be the lake's, and their columns; where a row came from may differ, and how JSON is written.
 _EVENT = "position, slot_type, propensity, experiment_id, arm, model_version"
 COMPARED = {
     "bronze_impressions": f"source_date, impression_id, user_id, product_id, creative_id, impressed_at, {_EVENT}, "
@@ -84,12 +84,13 @@ def connect(num_threads: int) -> duckdb.DuckDBPyConnection:
     """Returns a connection in UTC.
 
     Raises:
-        ValueError: when DuckDB is not installed.
+        ValueError: when DuckDB, or the library that hashes users for it, is not installed.
     """
     try:
         import duckdb
-    except ModuleNotFoundError:
-        raise ValueError("DuckDB, the peer, is not installed: pip install 'osmf[bench]'.") from None
+        import xxhash  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name}, which the peer needs, is not installed: pip install 'osmf[bench]'.") from None
     connection = duckdb.connect()
     connection.execute(f"SET threads = {int(num_threads)}; SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
     return connection
@@ -107,7 +108,7 @@ def read_script() -> list[Part]:
 
 
 def run_peer(request: PeerRequest) -> dict[str, float]:
-    """Writes the peer's tables as Parquet; returns the seconds of each stage, `start` first.
+    """Writes the peer's tables as Parquet; returns the seconds of each part, `start` first, `users` (folds) apart.
 
     Raises:
         ValueError: when DuckDB is not installed.
@@ -117,12 +118,15 @@ def run_peer(request: PeerRequest) -> dict[str, float]:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     connection = connect(request.num_threads)
+    connection.execute(f"SET temp_directory = '{output / '.spilled'}'")
     _set_variables(connection, request)
     seconds = {"start": time.perf_counter() - began}
     for part in read_script():
-        began = time.perf_counter()
         if part.name == "silver_exposures":
+            began = time.perf_counter()
             _place_people(connection, request)
+            seconds["users"] = time.perf_counter() - began
+        began = time.perf_counter()
         connection.execute(part.sql)
         for table, column in part.writes.items():
             folder = output / table
@@ -205,10 +209,11 @@ def count_differences(request: PeerRequest, lake_files: Mapping[str, Sequence[st
     for table, columns in COMPARED.items():
         partition = partition_columns[table]
         files = ", ".join(f"'{path}'" for path in lake_files[table])
+        peers = _written(Path(request.output) / table, partition)
         lake = f"read_parquet([{files}], hive_partitioning = true, hive_types = {{'{partition}': DATE}})"
         sides = [
             f"SELECT {', '.join(_comparable(columns))}, {sign} AS side FROM {rows}"
-            for sign, rows in ((1, lake if files else _nothing(request, table)), (-1, _written_of(request, table)))
+            for sign, rows in ((1, lake if files else f"(FROM {peers} LIMIT 0)"), (-1, peers))
         ]
         ((num_rows, num_different),) = connection.execute(
             f"WITH sides AS ({' UNION ALL '.join(sides)}), rows_of AS (SELECT {columns}, count(*) FILTER (side = 1) "
@@ -217,15 +222,6 @@ def count_differences(request: PeerRequest, lake_files: Mapping[str, Sequence[st
         ).fetchall()
         counts[table] = {"num_rows": int(num_rows), "num_different": int(num_different)}
     return counts
-
-
-def _written_of(request: PeerRequest, table: str) -> str:
-    column = next(part.writes[table] for part in read_script() if table in part.writes)
-    return _written(Path(request.output) / table, column)
-
-
-def _nothing(request: PeerRequest, table: str) -> str:
-    return f"(FROM {_written_of(request, table)} LIMIT 0)"
 
 
 def _comparable(columns: str) -> Iterator[str]:

@@ -16,10 +16,9 @@ from rich.table import Table
 
 from osmf_pipelines.bench.growth import Growth, fit_growth
 from osmf_pipelines.bench.process_memory import PeakMemory
-from osmf_pipelines.bench.stage_times import BETWEEN, DAILY_STAGES, START
+from osmf_pipelines.bench.stage_times import AS_OF_STAGES, DAILY_STAGES, START
 
 FORMAT = "osmf-bench-pairs/1"
-_NOT_AS_OF = (START, BETWEEN, "dimensions", *DAILY_STAGES)
 _NUM_COMPARED_DAYS = 3
 Row = dict[str, Any]
 Stages = dict[str, Row]
@@ -42,12 +41,12 @@ def peer_part(seconds: dict[str, float], peak: PeakMemory, equality: dict[str, d
     """Returns the row of a size with the peer's figures added.
 
     Args:
-        seconds: of each stage of the peer.
+        seconds: of each stage of the peer, its `start` among them.
         peak: of its process.
         equality: rows and rows that differ, by table.
         row: the pipeline's.
     """
-    total = sum(seconds[name] for name in DAILY_STAGES)
+    total = sum(seconds.values()) - seconds["start"]
     told = {"seconds_by_stage": seconds, "daily_seconds": total, "peak_bytes": peak.tree, "equality": equality}
     return {**row, "duckdb": told, "daily_ratio_to_duckdb": row["daily_seconds"] / total}
 
@@ -96,7 +95,7 @@ def _costs(stages: Stages) -> Row:
         "seconds": seconds,
         "start_seconds": stages.get(START, {"seconds": 0.0})["seconds"],
         "daily_seconds": sum(stages[name]["seconds"] for name in DAILY_STAGES if name in stages),
-        "as_of_seconds": sum(stage["seconds"] for name, stage in stages.items() if name not in _NOT_AS_OF),
+        "as_of_seconds": sum(stages[name]["seconds"] for name in AS_OF_STAGES if name in stages),
         "spark_seconds": spark_seconds,
         "orchestration_share": 1 - spark_seconds / seconds,
         "stages": stages,

@@ -12,9 +12,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from osmf_pipelines.bench.duckdb_peer import COMPARED, PeerRequest, connect
@@ -32,9 +35,10 @@ from osmf_pipelines.bench.pairs_report import (
     size_row,
 )
 from osmf_pipelines.bench.process_memory import MemorySampler, PeakMemory
-from osmf_pipelines.settings import Settings
+from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
 _DAGSTER_YAML = Path(__file__).resolve().parents[2] / "dagster_home" / "dagster.yaml"
+_TOLD_VERSIONS = ("pyspark", "delta-spark", "dagster", "great_expectations", "duckdb")
 _LAST_LINES = 5
 
 
@@ -83,13 +87,15 @@ def run_pairs_bench(settings: Settings, output: Path, bench: PairsBench, console
         RuntimeError: when a part fails, or the peer's tables are not the lake's; it names the log.
     """
     _check(bench)
-    report: Row = {"format": FORMAT, "settings": asdict(bench), "sizes": [], "refreshes": [], "groups": None}
+    report: Row = {"format": FORMAT, "settings": asdict(bench), "machine": _machine()}
+    report |= {"sizes": [], "refreshes": [], "groups": None}
     output.mkdir(parents=True, exist_ok=True)
     for impressions in sorted(set(bench.impressions)):
         report["sizes"].append(_measure_size(settings, output / "work", bench, impressions, console))
         _write(report, output)
     if bench.refresh_days:
         report["refreshes"] = _measure_refreshes(settings, output / "work", bench, console)
+        _write(report, output)
     if bench.num_groups:
         report["groups"] = _measure_groups(settings, output / "work", bench, console)
     _write(report, output)
@@ -111,6 +117,13 @@ def _check(bench: PairsBench) -> None:
         raise ValueError(f"{min(per_day):,} impressions a day: at least {MIN_IMPRESSIONS_PER_DAY:,} are needed.")
     if bench.has_peer and bench.impressions:
         connect(1).close()
+
+
+def _machine() -> Row:
+    """What it is measured on, and with."""
+    found = {dist.metadata["Name"]: dist.version for dist in distributions()}
+    versions = {name: found[name] for name in _TOLD_VERSIONS if name in found}
+    return {"num_cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "versions": versions}
 
 
 def _write(report: Row, output: Path) -> None:
@@ -177,17 +190,20 @@ class _Place:
             "source": "files",
             "source_path": self.folder / "market" / "drop",
             "first_date": FIRST_DAY,
-            "end_date": None,
+            "end_date": FIRST_DAY + timedelta(days=max(bench.num_days, bench.refresh_days)),
+            # Requests are files, and made-up logs need nobody's secrets.
+            "user_key": DEFAULT_USER_KEY,
+            "alert_url": "",
+            "mlflow_uri": "",
             "spark_master": f"local[{bench.num_cores}]",
             "driver_memory": bench.driver_memory,
-            "spark_conf": {**settings.spark_conf, **event_log_conf(self.event_log)},
         }
         self.settings = settings.model_copy(update=changed)
 
     def write_logs(self, workload: Workload, console: Console) -> None:
         """Simulates the logs; what is there already is kept."""
-        without_log = {**self._dumped(), "spark_conf": {}, "home": str(self.folder / "simulator")}
-        request = {"settings": without_log, "output": str(self.folder / "market"), "workload": asdict(workload)}
+        of_simulator = {**self._dumped(), "home": str(self.folder / "simulator")}
+        request = {"settings": of_simulator, "output": str(self.folder / "market"), "workload": asdict(workload)}
         with console.status(f"{workload.num_days} days, {workload.impressions_per_day:,} impressions each: logs"):
             self._run("pairs_logs", request)
 
@@ -198,13 +214,13 @@ class _Place:
         self.event_log.mkdir(parents=True)
         self._dagster_home.mkdir(parents=True)
         shutil.copy(_DAGSTER_YAML, self._dagster_home)
-        request = {"settings": self._dumped(), "refreshes": [asdict(one) for one in refreshes], "tables": list(tables)}
+        logged = {**self._dumped(), "spark_conf": {**self.settings.spark_conf, **event_log_conf(self.event_log)}}
+        request = {"settings": logged, "refreshes": [asdict(one) for one in refreshes], "tables": list(tables)}
         return self._run("pairs_pipeline", request)
 
     def run_many_groups(self, num_groups: int) -> tuple[Any, PeakMemory]:
         """Returns what `measure_many_groups` does, and peak memory."""
-        settings = {**self._dumped(), "spark_conf": {}}
-        request = {"settings": settings, "num_groups": num_groups, "seed": self.bench.seed}
+        request = {"settings": self._dumped(), "num_groups": num_groups, "seed": self.bench.seed}
         return self._run("many_groups", {**request, "output": str(self.folder / "tables")})
 
     def run_peer(

@@ -14,7 +14,7 @@ from typing import Any
 
 from osmf_pipelines.jobs import DIMENSIONS
 
-START, BETWEEN = "start", "between assets"
+START, END = "start", "end"
 STAGE_OF_TABLE = {
     **dict.fromkeys(DIMENSIONS, "dimensions"),
     **dict.fromkeys(("bronze_impressions", "bronze_clicks", "quarantined_events", "ingest_ledger"), "bronze"),
@@ -23,7 +23,8 @@ STAGE_OF_TABLE = {
     "cell_users": "cell_users",
     **dict.fromkeys(("user_groups", "group_features"), "groups"),
 }
-DAILY_STAGES = ("bronze", "silver_exposures", "creative_stats", "cell_users")
+DAILY_STAGES = ("dimensions", "bronze", "silver_exposures", "creative_stats", "cell_users")
+AS_OF_STAGES = ("groups", "group_ctr", "preference_pairs")
 # What a phase of publication is called in the report.
 PHASE_NAMES = {
     "claim": "compute",
@@ -117,7 +118,7 @@ def cost_by_stage(began: float, ended: float, events: Sequence[PhaseEvent], work
     """Returns the cost of each stage; their seconds add up to `ended` - `began`.
 
     What passes before the first phase is `START`: imports, the JVM, the beginning of the run. What passes between the
-    end of one asset's publication and the claim of the next is `BETWEEN`: Dagster's own.
+    end of one asset's publication and the claim of the next, Dagster's, counts to the next; after the last is `END`.
 
     Args:
         began: seconds since the epoch.
@@ -159,7 +160,7 @@ def _intervals(
             # The next table of the same asset is computed.
             yield event.at, until, stage, PHASE_NAMES["claim"]
         else:
-            yield event.at, until, BETWEEN, None
+            yield event.at, until, stage_of(following.table) if following else END, None
 
 
 def overlap(interval: Interval, busy: Iterable[Interval]) -> float:

@@ -100,13 +100,17 @@ def _check(name: str, subject: str, data: DataFrame | pd.DataFrame) -> dict[str,
 
 def _missing(expectation: Expectation, data: DataFrame | pd.DataFrame) -> str:
     """What the expectation is about and `data` lacks: Great Expectations would pass over a fact that is missing."""
-    kwargs = expectation.kwargs
-    columns = [kwargs[key] for key in _COLUMN_KEYS if key in kwargs] + kwargs.get("column_list", [])
+    columns = _columns_of(expectation)
     if isinstance(data, pd.DataFrame):
         absent = [column for column in columns if column not in data or data[column].isna().any()]
         return f"not counted: {', '.join(absent)}" if absent or data.empty else ""
     absent = [column for column in columns if column not in data.columns]
     return f"the candidate has no column {', '.join(absent)}" if absent else ""
+
+
+def _columns_of(expectation: Expectation) -> list[str]:
+    kwargs = expectation.kwargs
+    return [kwargs[key] for key in _COLUMN_KEYS if key in kwargs] + kwargs.get("column_list", [])
 
 
 def _result(table: Table, expectation: Expectation, outcome: _Outcome, data: DataFrame | pd.DataFrame) -> CheckResult:
@@ -146,18 +150,17 @@ def _evaluate(data: DataFrame | pd.DataFrame, expectations: list[Expectation]) -
 
 
 def _is_unique(data: DataFrame | pd.DataFrame, expectation: Expectation) -> bool:
-    """Whether the rows are certainly unique: true only where no two hashes of 128 bits agree.
+    """Whether the rows are certainly unique: true only where no two hashes agree.
 
     False says nothing: rows may repeat, be null in different columns, or be unreadable, and that is Great Expectations'
     to tell.
     """
-    if isinstance(data, pd.DataFrame):
+    columns = _columns_of(expectation)
+    if isinstance(data, pd.DataFrame) or not columns:
         return False
-    columns = [expectation.kwargs[key] for key in ("column",) if key in expectation.kwargs]
-    columns += expectation.kwargs.get("column_list", [])
     try:
-        hashes = data.select(*[F.xxhash64(F.lit(salt), *columns).alias(f"hash_{salt}") for salt in (0, 1)])
-        return hashes.groupBy("hash_0", "hash_1").count().where("count > 1").isEmpty()
+        hashes = data.select(F.xxhash64(*columns).alias("hash"))
+        return hashes.groupBy("hash").count().where("count > 1").isEmpty()
     except PySparkException:
         return False
 

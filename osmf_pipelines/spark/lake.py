@@ -134,20 +134,29 @@ class Lake:
         return self._last_commit(name).version
 
     def days_reopened_since(self, name: str, version: int) -> tuple[date, ...]:
-        """Returns the days of `name` that commits after `version` rewrote because late events touched them."""
-        later = takewhile(lambda commit: commit.version > version, commits(self.spark, self.path(name)))
+        """Returns the days of `name` that commits after `version` rewrote because late events touched them.
+
+        Every day where the log, cleaned up since, no longer tells of all these commits.
+        """
+        later = list(takewhile(lambda commit: commit.version > version, commits(self.spark, self.path(name))))
+        if later and later[-1].version > version + 1:
+            table = TABLES[name]
+            return tuple(sorted(date.fromisoformat(day) for day in list_days(table, self.read(name))))
         told = {day for commit in later for day in commit.metadata.get("reopened_days", ())}
         return tuple(sorted(date.fromisoformat(day) for day in told))
 
     def input_version(self, name: str, of: str) -> int | None:
-        """Returns the version of the table `of` that the last commit of `name` was made from; None without one."""
+        """Returns the version of the table `of` that the last commit of `name` was made from; None without a table.
+
+        -1, older than any, where the log, cleaned up since, no longer tells.
+        """
         if not self.exists(name):
             return None
         for commit in commits(self.spark, self.path(name)):
             versions = commit.metadata.get("input_versions", {})
             if of in versions:
                 return int(versions[of])
-        return None
+        return -1
 
     def claim(self, name: str, days: Iterable[date] | None, *, run_id: str) -> AbstractContextManager[None]:
         """Keeps other processes from materialising these days of `name` while the block runs.

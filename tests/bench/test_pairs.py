@@ -32,9 +32,9 @@ def _refresh(number: int, daily: float, as_of: float) -> dict[str, Any]:
 
 def test_a_size_adds_its_two_jobs_up() -> None:
     first = {"start": _stage(6), "dimensions": _stage(4, 2), "bronze": _stage(10, 8, write=7), "cell_users": _stage(2)}
-    second = {"start": _stage(1), "groups": _stage(5, 3, audit=1), "between assets": _stage(2)}
+    second = {"start": _stage(1), "groups": _stage(5, 3, audit=1), "end": _stage(2)}
     row = size_row(1_000, [{"stages": first}, {"stages": second}], {"creative_stats": 5}, PeakMemory(1, 2, 3))
-    assert (row["seconds"], row["start_seconds"], row["daily_seconds"], row["as_of_seconds"]) == (30, 7, 12, 5)
+    assert (row["seconds"], row["start_seconds"], row["daily_seconds"], row["as_of_seconds"]) == (30, 7, 16, 5)
     assert (row["spark_seconds"], row["orchestration_share"]) == (13, pytest.approx(17 / 30))
     assert row["stages"]["start"]["num_jobs"] == 2
     assert row["stages"]["bronze"]["seconds_by_phase"] == {"write": 7}
@@ -65,7 +65,7 @@ def test_growth_is_told_of_the_peer_too_where_it_ran() -> None:
 
 def test_the_script_writes_what_is_compared() -> None:
     parts = read_script()
-    assert [part.name for part in parts] == list(DAILY_STAGES)
+    assert ["dimensions", *(part.name for part in parts)] == list(DAILY_STAGES)
     assert {table for part in parts for table in part.writes} == set(COMPARED)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from osmf_pipelines.bench.process_memory import MemorySampler
 from osmf_pipelines.bench.stage_times import (
-    BETWEEN,
+    END,
     START,
     PhaseEvent,
     SparkWork,
@@ -52,8 +52,8 @@ def test_every_second_is_in_one_stage() -> None:
     assert {name: cost.seconds for name, cost in costs.items()} == {
         START: 5.0,
         "bronze": 10.0,
-        BETWEEN: 4.0,  # 15 to 17, and 20 to 22
-        "creative_stats": 3.0,
+        "creative_stats": 5.0,  # since the end of bronze
+        END: 2.0,
     }
     bronze = costs["bronze"]
     # Computed: 5 to 8, and 13 to 14 for the second table.

@@ -70,6 +70,23 @@ def test_days_that_late_events_rewrote_are_told(lake: Lake) -> None:
     assert lake.days_reopened_since("cell_users", 1) == ()
 
 
+def test_where_the_log_no_longer_tells_every_day_may_be_another(lake: Lake) -> None:
+    """Delta keeps commits for 30 days: a checkpoint stands in for those before."""
+    both = (MONDAY, TUESDAY)
+    for user in "abc":
+        _publish(lake, [(MONDAY, user), (TUESDAY, user)], both)
+    log = Path(lake.path("cell_users")) / "_delta_log"
+    lake.spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(
+        lake.spark._jsparkSession, str(log.parent)
+    ).checkpoint()
+    for version in (0, 1):
+        (log / f"{version:020d}.json").unlink()
+    assert lake.days_reopened_since("cell_users", 1) == ()
+    assert lake.days_reopened_since("cell_users", 0) == both
+    assert lake.input_version("cell_users", of="silver_exposures") == 4
+    assert lake.input_version("cell_users", of="users") == -1
+
+
 def test_pinned_tables_do_not_move(lake: Lake) -> None:
     _publish(lake, [(MONDAY, "a")], (MONDAY,))
     pinned = lake.pin(["cell_users"])

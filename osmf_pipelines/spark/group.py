@@ -25,6 +25,8 @@ from osmf_pipelines.spark.scope_groups import FORMED_GROUPS_DDL, REPORT_COLUMNS,
 from osmf_pipelines.spark.stats import count_cell_users
 from osmf_pipelines.tables import TABLES
 
+_TASKS_PER_CORE = 4
+
 
 def form_groups(
     creative_stats_window: DataFrame,
@@ -78,6 +80,9 @@ def form_groups(
     def form_scope(counts_of_scope: pd.DataFrame, features_of_scope: pd.DataFrame) -> pd.DataFrame:
         return form_scope_groups(counts_of_scope, features_of_scope, settings, grouping)
 
+    # Counts are small and trees are slow: by its bytes Spark would make so few tasks of them that cores are idle.
+    num_tasks = _TASKS_PER_CORE * counts.sparkSession.sparkContext.defaultParallelism
+    counts, features = (frame.repartition(num_tasks, "scope") for frame in (counts, features))
     formed = (
         counts.groupBy("scope").cogroup(features.groupBy("scope")).applyInPandas(form_scope, schema=FORMED_GROUPS_DDL)
     )

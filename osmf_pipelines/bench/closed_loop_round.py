@@ -158,7 +158,7 @@ def open_test(plan: RoundPlan, rules: Rules, shop: Shop) -> tuple[Catalogue, Sho
                 if found is not None:
                     shown[arm][row, column] = place_of[_creative_id(product.product_id, found[1])]
     arms = [ServedArm(arm, plan.shares[arm] * (1 - EXPLORED_SHARE), shown[arm][..., None]) for arm in shown]
-    arms.append(ServedArm(None, EXPLORED_SHARE, _explored(shop, list(shown.values())[1:])))
+    arms.append(ServedArm(None, EXPLORED_SHARE, _explored(catalogue, len(places), num_groups)))
     return catalogue, ShopTest(plan.experiment_id, tuple(arms), _assign(rules, groups, shop))
 
 
@@ -177,12 +177,11 @@ def _groups_of(rules: Rules, shop: Shop) -> dict[str, list[str]]:
     return found
 
 
-def _explored(shop: Shop, drawn: list[Index]) -> Index:
-    """All logged pictures of a product, and those that the models' arms show the group, (P, G, M)."""
-    num_products, num_creatives = len(shop.market.products), shop.market.num_creatives_per_product
-    logged = np.arange(num_products * num_creatives).reshape(num_products, 1, num_creatives)
-    num_groups = drawn[0].shape[1] if drawn else 1
-    return np.concatenate([logged.repeat(num_groups, axis=1), *[one[..., None] for one in drawn]], axis=2)
+def _explored(catalogue: Catalogue, num_products: int, num_groups: int) -> Index:
+    """All pictures of a product, logged and drawn for whomever, (P, G, M); some twice where others have more."""
+    own = [np.flatnonzero(catalogue.products == row) for row in range(num_products)]
+    most = max(len(one) for one in own)
+    return np.stack([np.resize(one, most) for one in own])[:, None].repeat(num_groups, axis=1)
 
 
 def _assign(rules: Rules, groups: Mapping[str, list[str]], shop: Shop) -> NDArray[np.int64]:

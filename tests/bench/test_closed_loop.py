@@ -131,13 +131,30 @@ def test_users_stay_in_their_arm_and_split_as_planned(shop, plan, rules, served)
     assert (again != test.arm_of(shop.seed, np.arange(1_000))).mean() > 0.2
 
 
-def test_who_explores_sees_logged_and_drawn_pictures_with_known_propensity(shop, plan, rules, served) -> None:
-    _, test = open_test(plan, rules, shop)
+def test_who_explores_sees_every_picture_of_the_product_with_known_propensity(
+    market, shop, plan, rules, served
+) -> None:
+    catalogue, test = open_test(plan, rules, shop)
     explores = served.arm == [arm.name for arm in test.arms].index(None)
-    # Four logged pictures, and the champion's.
-    np.testing.assert_allclose(served.events.propensity[explores], 0.2)
-    is_drawn = served.events.creative[explores] >= len(logged_creative_ids(shop.market))
-    assert is_drawn.mean() == pytest.approx(0.2, abs=0.03)
+    events = pd.DataFrame(
+        {
+            "product": catalogue.products[served.events.creative[explores]],
+            "creative": served.events.creative[explores],
+            "propensity": served.events.propensity[explores],
+            "group": planted_places(market, served, catalogue.products[served.events.creative])[explores],
+        }
+    )
+    by_creative = events.groupby(["product", "creative"]).propensity.agg(["min", "max", "size"])
+    np.testing.assert_array_equal(by_creative["min"], by_creative["max"])
+    by_product = by_creative.groupby("product")
+    # Four logged pictures, and one for each of at most three groups.
+    num_segments = [len(market.scope(one.scope).segments) for one in market.products]
+    assert by_product.size().tolist() == [4 + min(3, number) for number in num_segments]
+    np.testing.assert_allclose(by_product["min"].sum(), 1.0)
+    expected = by_creative["min"] * by_product["size"].transform("sum")
+    assert ((by_creative["size"] - expected) ** 2 / expected).sum() < 1.5 * len(by_creative)
+    several = events[events["product"] == num_segments.index(max(num_segments))]
+    assert (several.groupby("creative").group.nunique() > 1).all()
 
 
 def test_a_drawn_picture_earns_what_its_pixels_earn(market, shop, plan, rules) -> None:

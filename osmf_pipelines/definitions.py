@@ -26,7 +26,7 @@ from osmf_pipelines.maintenance import build_maintenance
 from osmf_pipelines.partitions import daily_partitions
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.resources.trainer import OnProgress, Trainer
-from osmf_pipelines.schedules import build_daily_refresh
+from osmf_pipelines.schedules import build_daily_refresh, build_weekly_training
 from osmf_pipelines.sensors import build_failure_sensor, build_missing_days_sensor
 from osmf_pipelines.settings import Settings
 
@@ -63,7 +63,11 @@ def build_defs(
         *build_policy_assets(partitions, settings),
     ]
     if has_pictures:
-        assets += [build_export_asset(partitions), *build_model_assets(partitions), *build_serving_assets(partitions)]
+        assets += [
+            build_export_asset(partitions),
+            *build_model_assets(partitions, settings),
+            *build_serving_assets(partitions),
+        ]
         assets.append(build_report_asset(partitions, settings))
     if key_prefix:
         assets = [_with_prefix(asset, key_prefix) for asset in assets]
@@ -71,12 +75,17 @@ def build_defs(
     jobs = build_jobs(keys, key_prefix or "own")
     refresh = next(job for job in jobs if job.name == "refresh_pairs")
     maintenance, weekly = build_maintenance(settings)
-    goes_on = settings.end_date is None
+    schedules, goes_on = [weekly], settings.end_date is None
+    if goes_on:
+        schedules.append(build_daily_refresh(settings, refresh))
+    if has_pictures:
+        training = next(job for job in jobs if job.name == "train_and_evaluate")
+        schedules.append(build_weekly_training(settings, training, keys["training_export"], keys["registered_model"]))
     resources = {"lake": LakeResource(settings), "trainer": Trainer(settings, on_progress)}
     return dg.Definitions(
         assets=assets,
         jobs=[*jobs, maintenance],
-        schedules=[weekly, *([build_daily_refresh(settings, refresh)] if goes_on else [])],
+        schedules=schedules,
         sensors=[
             build_failure_sensor(settings),
             *([build_missing_days_sensor(settings, refresh, keys["preference_pairs"])] if goes_on else []),

@@ -1,14 +1,16 @@
-"""The daily refresh, and how a day's refresh is asked for.
+"""The daily refresh, and how a day's refresh is asked for; the weekly training.
 
 Days that the schedule could not take are found by `sensors.py`; the upkeep of the tables is in `maintenance.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG, SCHEDULE_NAME_TAG
 
 if TYPE_CHECKING:
@@ -47,18 +49,59 @@ def build_daily_refresh(settings: Settings, job: dg.UnresolvedAssetJobDefinition
                 return dg.SkipReason(f"{yesterday} was launched before, as run {run.run_id}: {run.status.value}")
         return refresh_request(yesterday, delivery, run_key=yesterday.isoformat())
 
+    return _schedule(
+        daily_refresh,
+        job,
+        ("OSMF_REFRESH_CRON", settings.refresh_cron),
+        "Yesterday's logs to preference pairs, once they are complete.",
+    )
+
+
+def build_weekly_training(
+    settings: Settings, job: dg.UnresolvedAssetJobDefinition, export: dg.AssetKey, registered: dg.AssetKey
+) -> dg.ScheduleDefinition:
+    """Returns the schedule that trains on the newest day with pairs, unless that day's model is registered already.
+
+    Args:
+        settings: of the lake.
+        job: trains, judges and registers the models of one day.
+        export: what `job` learns from.
+        registered: last asset of `job` that tells whether a day has been trained on.
+
+    Raises:
+        ValueError: when `settings.training_cron` is no cron expression.
+    """
+
+    def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        days = context.instance.get_materialized_partitions(export)
+        if not days:
+            return dg.SkipReason("no day has a training export yet")
+        newest = max(days)
+        if newest in context.instance.get_materialized_partitions(registered):
+            return dg.SkipReason(f"the newest day with pairs, {newest}, has its model")
+        under_way = dg.RunsFilter(job_name=job.name, tags=job.run_tags or {}, statuses=NOT_FINISHED_STATUSES)
+        for run in context.instance.get_runs(filters=under_way, limit=1):
+            return dg.SkipReason(f"models are being trained by run {run.run_id}")
+        return dg.RunRequest(partition_key=newest)
+
+    description = "Models from the newest pairs, judged and registered."
+    return _schedule(weekly_training, job, ("OSMF_TRAINING_CRON", settings.training_cron), description)
+
+
+def _schedule(
+    evaluate: Callable[[dg.ScheduleEvaluationContext], dg.RunRequest | dg.SkipReason],
+    job: dg.UnresolvedAssetJobDefinition,
+    setting: tuple[str, str],
+    description: str,
+) -> dg.ScheduleDefinition:
+    """A schedule named as its function, in UTC; `setting` is the name and value of its cron expression."""
+    name, cron = setting
     try:
-        return dg.schedule(
-            name=_NAME,
-            job=job,
-            cron_schedule=settings.refresh_cron,
-            execution_timezone="UTC",
-            description="Yesterday's logs to preference pairs, once they are complete.",
-        )(daily_refresh)
+        return dg.schedule(job=job, cron_schedule=cron, execution_timezone="UTC", description=description)(evaluate)
     except dg.DagsterInvalidDefinitionError as error:
         raise ValueError(
-            f"OSMF_REFRESH_CRON={settings.refresh_cron!r} is no cron expression: give minute, hour, day of month, "
-            "month and day of week, for example '0 3 * * *'."
+            f"{name}={cron!r} is no cron expression: give minute, hour, day of month, month and day of week, for "
+            "example '0 3 * * *'."
         ) from error
 
 

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     )
 
     refresh_cron: str = Field(default="0 3 * * *", description="when the daily refresh runs, UTC")
+    training_cron: str = Field(
+        default="0 5 * * 0", description="when models are trained on what pairs there are, UTC, if switched on"
+    )
     alert_url: str = Field(
         default="", description="gets a JSON POST for every run that fails; none: HOME/alerts.jsonl only"
     )

@@ -19,7 +19,7 @@ from dagster._core.storage.tags import (
 from dagster._core.utils import make_new_run_id
 
 from osmf_pipelines.partitions import daily_partitions
-from osmf_pipelines.schedules import build_daily_refresh
+from osmf_pipelines.schedules import build_daily_refresh, build_weekly_training
 from osmf_pipelines.sensors import MAX_RUNS_WAITING, build_missing_days_sensor
 from osmf_pipelines.settings import Settings
 
@@ -141,6 +141,39 @@ def operations(
 
 NIGHT = datetime(2025, 3, 3, 3, 0, tzinfo=UTC)
 YESTERDAY = date(2025, 3, 2)
+
+
+def test_training_is_asked_for_where_the_newest_pairs_have_no_model(
+    lake_settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    export, registered = dg.AssetKey("training_export"), dg.AssetKey("registered_model")
+    job = dg.define_asset_job("train_and_evaluate", selection="*", tags={"osmf/lake": "shop"})
+    schedule = build_weekly_training(lake_settings, job, export, registered)
+
+    def tick() -> dg.RunRequest | str:
+        with dg.build_schedule_context(instance=instance) as context:
+            told = schedule(context)
+        return told.skip_message if isinstance(told, dg.SkipReason) else told
+
+    def materialise(key: dg.AssetKey, day: date) -> None:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day.isoformat()))
+
+    try:
+        assert tick() == "no day has a training export yet"
+        materialise(export, _day(0))
+        materialise(export, _day(1))
+        materialise(registered, _day(0))
+        asked = tick()
+        assert isinstance(asked, dg.RunRequest)
+        assert asked.partition_key == _day(1).isoformat()
+        run = dg.DagsterRun("train_and_evaluate", make_new_run_id(), tags=job.run_tags or {})
+        instance.add_run(run)
+        assert tick() == f"models are being trained by run {run.run_id}"
+        instance.delete_run(run.run_id)
+        materialise(registered, _day(1))
+        assert tick() == f"the newest day with pairs, {_day(1)}, has its model"
+    finally:
+        instance.wipe()
 
 
 def test_schedule_asks_for_the_day_before_its_own_time(operations: Operations) -> None:

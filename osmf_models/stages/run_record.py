@@ -111,6 +111,7 @@ def write_run_record(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
         "wall_seconds": wall_seconds,
+        "mlflow_run_id": os.environ.get("MLFLOW_RUN_ID", ""),
     }
     temporary = output / f".{RUN_RECORD_NAME}.tmp"
     temporary.write_text(json.dumps(record, indent=1))

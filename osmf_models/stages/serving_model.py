@@ -6,7 +6,6 @@ One row in (product picture, title, group), one ad picture out. Registering belo
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 DEFAULT_PARAMS = {"num_inference_steps": 12, "guidance_scale": 1.0, "seed": 0}
 INPUT_COLUMNS = ("product_png", "title", "group_id")
@@ -55,7 +54,10 @@ class GroupAdModel(PythonModel):
         settings = {**DEFAULT_PARAMS, **(params or {})}
         unknown = sorted(set(model_input.group_id) - set(self._groups.index))
         if unknown:
-            raise BadInputError(f"group {unknown[0]!r} is not one that this model knows.")
+            raise BadInputError(
+                f"group {unknown[0]!r} is not one that this model knows: ask for one of the day that it was "
+                "trained on, or for its category's root."
+            )
         cutouts = np.stack([self._decode(text) for text in model_input.product_png])
         is_root = self._groups.is_scope_root[model_input.group_id].to_numpy(bool)
         images = np.empty((*cutouts.shape[:3], 3), np.float32)
@@ -91,7 +93,9 @@ class GroupAdModel(PythonModel):
                         f"product_png is {image.size} px, {image.mode}; it must be {px} x {px} px, RGBA."
                     )
                 return np.asarray(image, np.float32) / 255.0
-        except (UnidentifiedImageError, OSError, SyntaxError, binascii.Error) as error:
+        except BadInputError:
+            raise
+        except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise BadInputError(f"product_png is no base64 PNG picture: {error}.") from error
 
 

@@ -48,9 +48,9 @@ def _generated_creatives(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsD
 
     @dg.multi_asset(
         name=name,
-        specs=asset_specs([name], deps=inputs, group="serving", kind="torch", pool="gpu", partitions=partitions),
+        specs=asset_specs([name], deps=inputs, group="serving", kind="torch", is_learning=True, partitions=partitions),
         check_specs=check_specs([name]),
-        pool="gpu",
+        pool="spark",
     )
     def generated_creatives(
         context: dg.AssetExecutionContext,

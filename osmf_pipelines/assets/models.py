@@ -5,19 +5,22 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+import osmf_models
 from osmf_models.records import HEARTBEAT_NAME, REFERENCE_NAME
 from osmf_pipelines.assets.metadata import picture
-from osmf_pipelines.assets.publishing import Outcome, asset_specs, check_specs, materialising, publish
+from osmf_pipelines.assets.publishing import Outcome, Pool, asset_specs, check_specs, materialising, publish
 from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.promotion.champion import ChampionArm, champion_arm
 from osmf_pipelines.promotion.promote import Promotions
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.resources.lake import LakeResource
+from osmf_pipelines.resources.tracking import log_metrics, run_link
 from osmf_pipelines.resources.trainer import StageRun, Trainer
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.tables import TABLES
@@ -26,6 +29,7 @@ Lake = dg.ResourceParam[LakeResource]
 TrainerParam = dg.ResourceParam[Trainer]
 Result = tuple[list[tuple[Any, ...]], dict[str, Any], dict[str, Any]]
 Run = Callable[[LakeResource, Trainer, date], Result]
+_SOURCES = Path(osmf_models.__file__).parent
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
 _WITHOUT_CONTRAST = ("--set", "dpo.contrast_weight=0")
 CONTROLS = {
@@ -35,19 +39,19 @@ CONTROLS = {
 REWARD = "group_reward_model"
 
 
-def build_model_assets(partitions: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """Returns the assets from pretraining to the registry."""
+def build_model_assets(partitions: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
+    """Returns the assets from pretraining to the registry.
+
+    Training on this machine takes turns with Spark; started elsewhere, it waits for other trainings alone.
+    """
+    pool: Pool = "gpu" if settings.launch_command or settings.hostfile != Path() else "spark"
+    exported, pretrained = ("training_export",), ("training_export", "pretrained_model")
     return [
-        _trained("pretrained_model", "pretrain", ("training_export",), partitions),
-        _trained(
-            "global_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions, "--global-pairs"
-        ),
-        _trained("group_dpo_model", "group_dpo", ("training_export", "pretrained_model"), partitions),
-        *(
-            _trained(control, "group_dpo", ("training_export", "pretrained_model"), partitions, *flags)
-            for control, flags in CONTROLS.items()
-        ),
-        _trained(REWARD, "group_reward", ("training_export",), partitions, kind="torch"),
+        _trained("pretrained_model", "pretrain", exported, pool, partitions),
+        _trained("global_dpo_model", "group_dpo", pretrained, pool, partitions, "--global-pairs", *_WITHOUT_CONTRAST),
+        _trained("group_dpo_model", "group_dpo", pretrained, pool, partitions),
+        *(_trained(control, "group_dpo", pretrained, pool, partitions, *flags) for control, flags in CONTROLS.items()),
+        _trained(REWARD, "group_reward", exported, "spark", partitions, kind="torch"),
         _evaluation_report(partitions),
         _registered_model(partitions),
     ]
@@ -60,16 +64,17 @@ def _stage_asset(
     run: Run,
     partitions: dg.DailyPartitionsDefinition,
     optional_inputs: tuple[str, ...] = (),
+    pool: Pool = "spark",
 ) -> dg.AssetsDefinition:
     """An asset that runs a stage; `optional_inputs` are waited for where they are made, and may be missing."""
 
     @dg.multi_asset(
         name=name,
         specs=asset_specs(
-            [name], deps=(*inputs, *optional_inputs), group="models", kind=kind, pool="gpu", partitions=partitions
+            [name], deps=(*inputs, *optional_inputs), group="models", kind=kind, is_learning=True, partitions=partitions
         ),
         check_specs=check_specs([name]),
-        pool="gpu",
+        pool=pool,
     )
     def asset(context: dg.AssetExecutionContext, lake: Lake, trainer: TrainerParam) -> Iterator[Outcome]:
         day = date.fromisoformat(context.partition_key)
@@ -86,6 +91,7 @@ def _trained(
     name: str,
     stage: str,
     inputs: tuple[str, ...],
+    pool: Pool,
     partitions: dg.DailyPartitionsDefinition,
     *flags: str,
     kind: str = "deepspeed",
@@ -94,12 +100,12 @@ def _trained(
 
     def train(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         arguments = ["--recipe", lake.settings.recipe, "--data", str(export_folder(lake, day)), *flags]
-        made_of = [published(lake, "training_export", day)["data_hash"]]
+        made_of = [published(lake, "training_export", day)["data_hash"], _code_sha256()]
         if "pretrained_model" in inputs:
             pretrained = published(lake, "pretrained_model", day)
             arguments += ["--pretrained", pretrained["model_path"]]
             made_of.append(pretrained["artifact_sha256"])
-        # What a run is made of names its folder, so that only the same run goes on where it stopped.
+        # What a run is made of names its folder, so that only the same run goes on where it stopped, or serves again.
         fingerprint = hashlib.sha256(" ".join([*arguments, *made_of]).encode()).hexdigest()[:12]
         output = lake.settings.home / "models" / str(day) / f"{name}-{fingerprint}"
         run = trainer.run(
@@ -108,6 +114,7 @@ def _trained(
             output,
             run_name=f"{name} {day}",
             is_distributed=kind == "deepspeed",
+            is_kept=True,
             pictures=("sample_grid.png", "calibration.png"),
         )
         rows = [
@@ -117,10 +124,23 @@ def _trained(
         return (
             rows,
             model_facts(run, lake.settings),
-            {"model": dg.MetadataValue.path(str(output)), **_pictures(output, "sample_grid", "calibration")},
+            {
+                "model": dg.MetadataValue.path(str(output)),
+                "mlflow_run": run_link(lake.settings, run.mlflow_run_id),
+                **_pictures(output, "sample_grid", "calibration"),
+            },
         )
 
-    return _stage_asset(name, inputs, kind, train, partitions)
+    return _stage_asset(name, inputs, kind, train, partitions, pool=pool)
+
+
+@cache
+def _code_sha256() -> str:
+    """Hash of all that a stage runs of this project."""
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCES.rglob("*.py")):
+        digest.update(path.relative_to(_SOURCES).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def model_facts(run: StageRun, settings: Settings) -> dict[str, Any]:
@@ -158,14 +178,24 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         run = trainer.run(
             "evaluate", arguments, output, run_name=f"{name} {day}", pictures=[f"{one}.png" for one in shown]
         )
+        _tell_models(lake, day, [*MODELS, *controls], run.record["metrics"])
         judged = json.loads((output / "report.json").read_text())["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
         left = {"controls_left_out": left_out, "champion": champion.told}
+        left["mlflow_run"] = run_link(lake.settings, run.mlflow_run_id)
         told = {**left, **_pictures(output, *shown), **run.record["metrics"]}
         return rows, _arm_facts(judged), told
 
     return _stage_asset(name, inputs, "torch", evaluate, partitions, tuple(CONTROLS))
+
+
+def _tell_models(resource: LakeResource, day: date, models: list[str], metrics: dict[str, float]) -> None:
+    """Logs how each model was judged to the run that trained it, by the same names for all, to be compared there."""
+    for model in models:
+        arm = f"{model.removesuffix('_model')}/"
+        own = {f"judged/{name.removeprefix(arm)}": value for name, value in metrics.items() if name.startswith(arm)}
+        log_metrics(resource.settings, published(resource, model, day)["mlflow_run_id"], own)
 
 
 def _controls(resource: LakeResource, day: date) -> tuple[list[str], dict[str, str]]:

@@ -21,7 +21,6 @@ Facts = Sequence[dict[str, Any]]
 CountFacts = Callable[[Any], Facts]
 Outcome = dg.AssetCheckResult | dg.MaterializeResult
 Pool = Literal["spark", "gpu"]
-_OWNERS: dict[Pool, str] = {"spark": "team:data-engineering", "gpu": "team:applied-science"}
 
 
 def asset_specs(
@@ -30,7 +29,7 @@ def asset_specs(
     deps: Sequence[str | dg.AssetDep],
     group: str,
     kind: str = "spark",
-    pool: Pool = "spark",
+    is_learning: bool = False,
     partitions: dg.PartitionsDefinition[Any] | None = None,
 ) -> list[dg.AssetSpec]:
     """Returns what Dagster shows of tables that one function computes from the same inputs."""
@@ -41,7 +40,7 @@ def asset_specs(
             description=TABLES[name].grain,
             group_name=group,
             kinds={kind, "delta"},
-            owners=[_OWNERS[pool]],
+            owners=["team:applied-science" if is_learning else "team:data-engineering"],
             metadata=_table_metadata(name),
             tags={"restricted": str(TABLES[name].is_restricted).lower()},
             partitions_def=partitions,

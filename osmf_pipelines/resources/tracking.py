@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,25 @@ def attach(settings: Settings, run_id: str, path: Path) -> None:
         mlflow.exceptions.MlflowException: when the store cannot be reached or has no such run.
     """
     tracking_client(settings).log_artifact(run_id, str(path))
+
+
+def log_metrics(settings: Settings, run_id: str, metrics: Mapping[str, float]) -> None:
+    """Adds metrics to a run that has ended.
+
+    Raises:
+        mlflow.exceptions.MlflowException: when the store cannot be reached or has no such run.
+    """
+    client = tracking_client(settings)
+    for name, value in metrics.items():
+        client.log_metric(run_id, name, value)
+
+
+def run_link(settings: Settings, run_id: str) -> str:
+    """Returns the address of a run's page where the store is a server; else its id, which `mlflow ui` finds."""
+    if not settings.tracking_uri.startswith(("http://", "https://")):
+        return run_id
+    experiment_id = tracking_client(settings).get_run(run_id).info.experiment_id
+    return f"{settings.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def tracking_client(settings: Settings) -> MlflowClient:

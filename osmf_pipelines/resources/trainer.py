@@ -25,7 +25,7 @@ from osmf_models.records import (
 from osmf_pipelines.resources.following import Following, OnHeartbeat
 from osmf_pipelines.resources.launchers import Job, prepare_launch
 from osmf_pipelines.resources.progress import ProgressLines
-from osmf_pipelines.resources.tracking import TrackedRun
+from osmf_pipelines.resources.tracking import TrackedRun, tracking_client
 
 if TYPE_CHECKING:
     from osmf_pipelines.settings import Settings
@@ -80,6 +80,7 @@ class Trainer:
         *,
         run_name: str,
         is_distributed: bool = False,
+        is_kept: bool = False,
         pictures: Sequence[str] = ("sample_grid.png",),
     ) -> StageRun:
         """Runs `python -m osmf_models.stages.<stage>` to its end; an unfinished run in `output` goes on.
@@ -87,9 +88,11 @@ class Trainer:
         Args:
             stage: name of the stage.
             arguments: its command line, without --output.
-            output: its folder, one for each combination of arguments and data; a finished run in it is replaced.
+            output: its folder, one for each combination of arguments and data.
             run_name: of the MLflow run.
             is_distributed: it trains: where and in as many processes as the settings say, writing heartbeats.
+            is_kept: a finished run in `output` whose files are as it left them serves again, with its MLflow run; else,
+                or when MLflow has lost that, it is replaced.
             pictures: files of `output` to keep with the MLflow run, those that are there.
 
         Raises:
@@ -97,6 +100,11 @@ class Trainer:
             ValueError: when it cannot be started as the settings say.
         """
         if (output / RUN_RECORD_NAME).is_file():
+            finished = self._finished(output) if is_kept else None
+            if finished is not None:
+                if self.tell is not None:
+                    self.tell(f"{run_name}: {output} has this very run, finished before (remove it to run again)")
+                return finished
             shutil.rmtree(output)
         output.mkdir(parents=True, exist_ok=True)
         is_resumed = any((output / CHECKPOINTS_NAME).glob(CHECKPOINT_PATTERN))
@@ -123,6 +131,18 @@ class Trainer:
                     tracked.log_picture(path)
             tracked.log_samples(output / SAMPLES_NAME)
         return StageRun(output, record, tracked.run_id)
+
+    def _finished(self, output: Path) -> StageRun | None:
+        """The finished run in `output`, if all of it is there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            record = json.loads((output / RUN_RECORD_NAME).read_text())
+            run = StageRun(output, record, record["mlflow_run_id"])
+            tracking_client(self.settings).get_run(run.mlflow_run_id)
+        except (ValueError, KeyError, MlflowException):
+            return None
+        return None if run.count_changed_artifacts() else run
 
     def _on_heartbeat(self, run_name: str) -> OnHeartbeat:
         takers: list[OnProgress] = [] if self.on_progress is None else [self.on_progress]

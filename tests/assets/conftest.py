@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -55,13 +55,11 @@ def lake(market_settings: Settings, spark: SparkSession) -> Lake:
 
 @pytest.fixture
 def run(market_settings: Settings) -> Run:
-    """Runs a job, or some of its assets, for the two days, or as of the last one."""
+    """Runs a job for the two days, or as of the last one."""
     instance = dg.DagsterInstance.ephemeral()
 
-    def run_with(
-        name: str, settings: Settings = market_settings, assets: Sequence[str] | None = None
-    ) -> dg.ExecuteInProcessResult:
-        return _run_job(name, settings, instance, assets)
+    def run_with(name: str, settings: Settings = market_settings) -> dg.ExecuteInProcessResult:
+        return _run_job(name, settings, instance)
 
     return run_with
 
@@ -87,9 +85,7 @@ def _settings_of(settings: Settings, drop_folder: Path) -> Settings:
     return settings.model_copy(update={"source_path": drop_folder, "first_date": FIRST_DAY, "min_group_clicks": 100})
 
 
-def _run_job(
-    name: str, settings: Settings, instance: dg.DagsterInstance, assets: Sequence[str] | None = None
-) -> dg.ExecuteInProcessResult:
+def _run_job(name: str, settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     job = build_defs(settings).resolve_job_def(name)
     days: dict[str, object] = {"partition_key": LAST_DAY.isoformat()}
     if name == "ingest_days":
@@ -99,7 +95,4 @@ def _run_job(
         }
         days = {"tags": tags}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    selection = None if assets is None else [dg.AssetKey(asset) for asset in assets]
-    return job.execute_in_process(
-        instance=instance, raise_on_error=False, run_config=quiet, asset_selection=selection, **days
-    )
+    return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet, **days)

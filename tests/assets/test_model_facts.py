@@ -8,7 +8,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from osmf_pipelines.assets.models import model_facts
+from osmf_pipelines.definitions import build_defs
 from osmf_pipelines.resources.trainer import StageRun
 from osmf_pipelines.settings import Settings
 
@@ -26,6 +29,18 @@ def facts(output: Path, step: int = 8, **metrics: float) -> dict[str, Any]:
     )
     run = StageRun(output, {"metrics": metrics, "artifacts": artifacts}, "run")
     return model_facts(run, Settings(home=output, max_scene_distance=2.0))
+
+
+@pytest.mark.parametrize(("launch_command", "pool"), [("", "spark"), ("srun {command}", "gpu")])
+def test_training_takes_turns_with_spark_unless_it_is_started_elsewhere(
+    tmp_path: Path, launch_command: str, pool: str
+) -> None:
+    settings = Settings(home=tmp_path.absolute(), launch_command=launch_command)
+    pools = {asset.node_def.name: asset.node_def.pool for asset in build_defs(settings).assets or ()}
+    trained = {"pretrained_model", "global_dpo_model", "group_dpo_model", "chosen_only_model", "shuffled_dpo_model"}
+    assert {name: found for name, found in pools.items() if found != "spark"} == (
+        dict.fromkeys(trained, "gpu") if pool == "gpu" else {}
+    )
 
 
 def test_a_sound_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ from osmf_pipelines.spark.simulated_files import logged_creative_ids
 from tests.assets.conftest import LAST_DAY, LOGS, Run, small_market
 
 pytestmark = pytest.mark.slow
-JUDGED = ("evaluation_report", "registered_model", "report_page")
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
 
 
@@ -75,7 +75,10 @@ def test_models_are_trained_judged_and_registered(
     assert not lake.exists("evaluation_report")
 
     knowing = tiny.model_copy(update={"truth_path": drop_folder.parent / "hidden-truth"})
-    assert run("train_and_evaluate", knowing, JUDGED).success
+    # What is trained already serves again.
+    trained = {name: _training(lake, name) for name in MODELS}
+    assert run("train_and_evaluate", knowing).success
+    assert {name: _training(lake, name) for name in MODELS} == trained
 
     arms = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()}
     assert arms == {"random", "best_single", "oracle", "pretrained", "global_dpo", "group_dpo"}
@@ -111,6 +114,23 @@ def test_models_are_trained_judged_and_registered(
     assert run("train_controls", knowing).success
     controls = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()} - arms
     assert controls == {"chosen_only", "shuffled_dpo"}
+    _check_judged(client, lake, (*MODELS[:3], "chosen_only_model", "shuffled_dpo_model"))
+
+
+def _training(lake: Lake, name: str) -> tuple[str, int]:
+    """The MLflow run of a model, and when its training ended."""
+    row = lake.read(name).first()
+    return row["mlflow_run_id"], (Path(row["model_path"]) / "run.json").stat().st_mtime_ns
+
+
+def _check_judged(client: MlflowClient, lake: Lake, models: Sequence[str]) -> None:
+    """Models are compared by the same names in the runs that trained them."""
+    runs = [client.get_run(_training(lake, name)[0]) for name in models]
+    judged = [{name for name in run.data.metrics if name.startswith("judged/")} for run in runs]
+    assert {"judged/mean_ctr", "judged/worst_group_ctr", "judged/picture_quality"} <= set.intersection(*judged)
+    report = client.search_runs(["1"], "attributes.run_name = 'evaluation_report 2026-03-03'")[0].data.metrics
+    for name, run in zip(models, runs, strict=True):
+        assert run.data.metrics["judged/mean_ctr"] == report[f"{name.removesuffix('_model')}/mean_ctr"]
 
 
 def _check_tracked(client: MlflowClient, run: Any, export_path: str) -> None:

@@ -7,8 +7,10 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +23,7 @@ from PIL import Image
 from osmf_models.evaluation.evaluation_record import RECORDS_NAME, EvaluationRecord, write_records
 from osmf_models.records import ExportManifest
 from osmf_models.stages import register
-from osmf_models.stages.serving_model import GroupAdModel
+from osmf_models.stages.serving_model import BadInputError, GroupAdModel
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.settings import Settings
 
@@ -34,6 +36,19 @@ model.predict(rows, params={"num_inference_steps": 2}).to_parquet(sys.argv[3])
 import osmf_models
 assert osmf_models.__file__.startswith(sys.argv[4]), osmf_models.__file__
 """
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# A PNG of few bytes that says it is 60,000 pixels wide and high.
+BOMB = (
+    b"\x89PNG\r\n\x1a\n"
+    + _chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 6, 0, 0, 0))
+    + _chunk(b"IDAT", zlib.compress(bytes(1000)))
+    + _chunk(b"IEND", b"")
+)
 
 
 class Poison:
@@ -149,6 +164,8 @@ def test_the_served_model_answers_a_row_with_a_picture_and_refuses_what_it_canno
         model.predict(context, rows.assign(product_png=base64.b64encode(b"GIF89a").decode()))
     with pytest.raises(ValueError, match="no base64 PNG"):
         model.predict(context, rows.assign(product_png="../../etc/passwd"))
+    with pytest.raises(BadInputError, match="exceeds limit"):
+        model.predict(context, rows.assign(product_png=base64.b64encode(BOMB).decode()))
 
 
 def test_a_model_that_changed_after_training_is_not_registered(folders, tmp_path):

@@ -45,7 +45,7 @@ _EXPORTED_ROWS = """group_features.group_id products.product_id creatives.creati
     preference_pairs.chosen_creative_id,rejected_creative_id"""
 _MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "chosen_only_model", "shuffled_dpo_model")
 _MODEL_PATHS = " ".join(f"{model}.model_path" for model in _MODELS)
-
+_JUDGED = f"{_MODEL_PATHS} training_export.data_hash user_groups.cell creative_stats.num_impressions"
 _DRAWN_FROM = "training_export.data_hash registered_model.artifact_sha256"
 
 
@@ -205,19 +205,20 @@ _DERIVATIONS = {
         export_path  | -""",
     ),
     "pretrained_model": _model("training_export"),
-    "global_dpo_model": _model("training_export", "pretrained_model"),
-    "group_dpo_model": _model("training_export", "pretrained_model"),
-    "chosen_only_model": _model("training_export", "pretrained_model"),
-    "shuffled_dpo_model": _model("training_export", "pretrained_model"),
+    **{name: _model("training_export", "pretrained_model") for name in _MODELS[1:]},
     "group_reward_model": _model("training_export"),
     "evaluation_report": _Derivation(
-        ("training_export", "user_groups", "creative_stats", *_MODELS),
+        ("training_export", "user_groups", "creative_stats", *_MODELS, "group_reward_model"),
         f"""
-        arm             | -
-        num_pictures    | training_export.data_hash
-        true_ctr_rate   | {_MODEL_PATHS} training_export.data_hash user_groups.cell creative_stats.num_impressions
-        picture_quality | {_MODEL_PATHS} training_export.data_hash
-        report_path     | -""",
+        arm                | -
+        num_pictures       | training_export.data_hash
+        true_ctr_rate      | {_JUDGED}
+        true_ctr_low       | {_JUDGED}
+        true_ctr_high      | {_JUDGED}
+        picture_quality    | {_MODEL_PATHS} training_export.data_hash
+        product_fidelity   | {_MODEL_PATHS} training_export.data_hash
+        predicted_log_lift | {_MODEL_PATHS} training_export.data_hash group_reward_model.artifact_sha256
+        report_path        | -""",
     ),
     "registered_model": _Derivation(
         ("group_dpo_model",),

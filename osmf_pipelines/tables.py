@@ -430,8 +430,12 @@ _LATER_TABLES = (
     scope             | string | leaf category
     group_id          | string | the group, judged on products held out of training
     num_pictures      | bigint | pictures judged
-    true_ctr_rate     | double | mean true click rate at position 1
-    picture_quality   | double | mean quality term, in [0, 1]
+    true_ctr_rate     | double | mean true click rate at position 1; null where there is no truth
+    true_ctr_low      | double | lower end of its 95% interval, by bootstrap over products; null likewise
+    true_ctr_high     | double | upper end; null likewise
+    picture_quality   | double | mean quality term, in [0, 1]; null likewise
+    product_fidelity  | double | 1 minus the mean change of the product's pixels, in [0, 1]; null for logged pictures
+    predicted_log_lift | double | log click rate over that of logged pictures, by the group reward model; null for none
     report_path       | string | folder of the report"""),
         partition_column="as_of_date",
     ),

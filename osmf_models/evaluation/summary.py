@@ -15,6 +15,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from osmf_models.evaluation.resampling import Array, Estimate, resampled_group_means
+
 JUDGEMENT_COLUMNS = (
     "arm",
     "scope",
@@ -25,8 +27,21 @@ JUDGEMENT_COLUMNS = (
     "picture_quality",
     "predicted_log_rate",
 )
+FIGURE_COLUMNS = (
+    "arm",
+    "scope",
+    "group_id",
+    "num_pictures",
+    "true_ctr_rate",
+    "true_ctr_low",
+    "true_ctr_high",
+    "picture_quality",
+    "product_fidelity",
+    "predicted_log_lift",
+)
 _NUM_RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
+_MARKET = "evaluation"  # all of a run is on the same resamples of products
 
 
 def by_group(judgements: pd.DataFrame) -> pd.DataFrame:
@@ -38,6 +53,48 @@ def by_group(judgements: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def group_figures(judgements: pd.DataFrame, lifts: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Returns `by_group` with the 95% interval of the true click rate, and more; what is not known is NaN.
+
+    Args:
+        judgements: with product_fidelity.
+        lifts: predicted_log_lift by arm, scope and group_id.
+
+    Returns:
+        one row per (arm, group): beside the columns of `by_group` true_ctr_low and true_ctr_high, product_fidelity,
+        predicted_log_lift.
+    """
+    keys = ["arm", "scope", "group_id"]
+    rows = by_group(judgements)
+    fidelity = judgements.groupby(keys, as_index=False, sort=False).product_fidelity.mean()
+    ends = _rate_intervals(judgements) if judgements.true_ctr_rate.notna().all() else pd.DataFrame(columns=keys)
+    rows = rows.merge(fidelity, on=keys, how="left").merge(ends, on=keys, how="left")
+    if lifts is not None:
+        rows = rows.merge(lifts[[*keys, "predicted_log_lift"]], on=keys, how="left")
+    return rows.reindex(columns=[*FIGURE_COLUMNS])
+
+
+def _rate_intervals(judgements: pd.DataFrame) -> pd.DataFrame:
+    means = resampled_group_means(_on_all_arms(judgements), _MARKET, "true_ctr_rate")
+    rows = [
+        (arm, scope, group_id, *np.quantile(values[1:, place], _INTERVAL))
+        for arm, values in means.values.items()
+        for place, (scope, group_id) in enumerate(zip(means.scopes, means.group_ids, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["arm", "scope", "group_id", "true_ctr_low", "true_ctr_high"])
+
+
+def _on_all_arms(judgements: pd.DataFrame) -> pd.DataFrame:
+    """Products that every arm was judged on: one without logged pictures has none of the arm `random`."""
+    num_arms = judgements.groupby(["scope", "product_id", "group_id"]).arm.transform("nunique")
+    return judgements[num_arms == judgements.arm.nunique()]
+
+
+def _ends(name: str, resampled: Array) -> dict[str, float]:
+    found = Estimate.of(resampled)
+    return {f"{name}_low": found.low, f"{name}_high": found.high}
+
+
 def summarise(judgements: pd.DataFrame, models: list[str]) -> dict[str, float]:
     """Returns the metrics of a run.
 
@@ -47,11 +104,14 @@ def summarise(judgements: pd.DataFrame, models: list[str]) -> dict[str, float]:
 
     Returns:
         per arm its mean_ctr, worst_group_ctr, picture_quality and share_of_headroom (0 = logged pictures at random,
-        1 = oracle); per model after the first the share of groups that it lifts above the first; per pair of models
-        the difference in mean click rate with its 95% interval.
+        1 = oracle), all but the quality with `_low` and `_high` ends (bootstrap over products); per model after the
+        first the share of groups that it lifts above the first; per pair of models the difference in mean click rate
+        with its 95% interval.
     """
     groups = by_group(judgements)
     means = groups.groupby("arm").true_ctr_rate.mean()
+    resampled = resampled_group_means(_on_all_arms(judgements), _MARKET, "true_ctr_rate").values
+    of_all = {arm: values.mean(axis=1) for arm, values in resampled.items()}
     metrics: dict[str, float] = {}
     for arm, rows in groups.groupby("arm", sort=False):
         headroom = (means[arm] - means["random"]) / (means["oracle"] - means["random"])
@@ -60,6 +120,12 @@ def summarise(judgements: pd.DataFrame, models: list[str]) -> dict[str, float]:
             f"{arm}/worst_group_ctr": float(rows.true_ctr_rate.min()),
             f"{arm}/picture_quality": float(rows.picture_quality.mean()),
             f"{arm}/share_of_headroom": float(headroom),
+            **_ends(f"{arm}/mean_ctr", of_all[arm]),
+            **_ends(f"{arm}/worst_group_ctr", resampled[arm].min(axis=1)),
+            **_ends(
+                f"{arm}/share_of_headroom",
+                (of_all[arm] - of_all["random"]) / (of_all["oracle"] - of_all["random"]),
+            ),
         }
     rates = groups.pivot(index="group_id", columns="arm", values="true_ctr_rate")
     for model in models[1:]:

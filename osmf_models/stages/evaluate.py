@@ -7,7 +7,7 @@
 With `--reward`, the output of stage group_reward, each lift is predicted too, and held against the true one. Where
 there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told.
 
-Writes OUTPUT/report.json (one row per arm and group), grid.png and lifts.png where there is a truth;
+Writes OUTPUT/report.json (one row per arm and group); grid.png and lifts.png where there is a truth;
 predicted_lifts.json with `--reward`, predicted_lifts.png with both; gallery.parquet, the single pictures;
 evaluation_records.json, every model case by case, on which promotion decides; and OUTPUT/run.json last. Training
 belongs in the other stages.
@@ -16,6 +16,7 @@ belongs in the other stages.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -68,7 +69,7 @@ from osmf_models.evaluation.simulated_ctr import (
     read_group_cells,
 )
 from osmf_models.evaluation.style import STYLE_COLUMNS, style_correlations, style_of
-from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, summarise
+from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, group_figures, summarise
 from osmf_models.records import HELD_OUT_GROUPS_NAME, RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
 from osmf_models.stages.finish import finish_stage
@@ -180,22 +181,49 @@ def write_results(
 ) -> dict[str, float]:
     """Writes what the truth says of the judgements, what the reward model predicts, and returns the metrics of both."""
     metrics = style_correlations(judgements, export, [*models, *{ORACLE} & {*judgements.arm}])
+    metrics |= {f"{arm}/group_diversity": value for arm, value in group_diversity(shown).items()}
+    fidelity = judgements[judgements.arm.isin(models)].groupby("arm").product_fidelity.mean()
+    metrics |= {f"{arm}/product_fidelity": float(value) for arm, value in fidelity.items()}
     has_truth, has_reward = (judgements[name].notna().all() for name in ("true_ctr_rate", "predicted_log_rate"))
+    lifts = lifts_by_group(judgements) if has_reward else None
+    figures = group_figures(judgements, lifts)
+    told = [
+        {name: None if value != value else value for name, value in row.items()} for row in figures.to_dict("records")
+    ]
+    report = {"rows": told, "unjudged_group_ids": list(cases.unjudged_group_ids)}
+    (output / "report.json").write_text(json.dumps(report, indent=1))
     if has_truth:
         metrics |= summarise(judgements, models)
-        write_report(output, export, cases, judgements, shown, models)
-    if has_reward:
+        draw_pictures(output, export, cases, judgements, shown, models)
+    if lifts is not None:
         metrics |= predicted_lifts(judgements, models)
-        lifts = lifts_by_group(judgements)
         rows = lifts if has_truth else lifts.drop(columns="true_log_lift")
         (output / "predicted_lifts.json").write_text(json.dumps(rows.to_dict("records"), indent=1))
-    if has_truth and has_reward:
+    if has_truth and lifts is not None:
         metrics |= agreement(judgements, models)
         draw_predicted_lifts(lifts, [BEST_SINGLE, *models, ORACLE], output / "predicted_lifts.png")
     return metrics
 
 
-def write_report(
+def group_diversity(shown: dict[tuple[str, int, str], ShownPicture]) -> dict[str, float]:
+    """Returns, by arm, how far apart pictures of one product for two groups are; 0 is one size for all.
+
+    It is the root of the mean squared difference of pixels in [0, 1], mean over pairs of groups, then over products;
+    arms without a product of several groups are left out. All groups' pictures begin with the product's own noise.
+    """
+    of_product: dict[tuple[str, int], list[np.ndarray]] = {}
+    for (arm, product_index, _), picture in shown.items():
+        of_product.setdefault((arm, product_index), []).append(np.asarray(picture.image, np.float64))
+    found: dict[str, list[float]] = {}
+    for (arm, _), images in of_product.items():
+        if len(images) > 1:
+            pairs = itertools.combinations(images, 2)
+            distances = [math.sqrt(float(np.square(first - second).mean())) for first, second in pairs]
+            found.setdefault(arm, []).append(float(np.mean(distances)))
+    return {arm: float(np.mean(values)) for arm, values in found.items()}
+
+
+def draw_pictures(
     output: Path,
     export: TrainingExport,
     cases: EvaluationSet,
@@ -203,10 +231,8 @@ def write_report(
     shown: dict[tuple[str, int, str], ShownPicture],
     models: list[str],
 ) -> None:
-    """Writes report.json, grid.png and lifts.png."""
+    """Writes grid.png and lifts.png."""
     groups = by_group(judgements)
-    report = {"rows": groups.to_dict("records"), "unjudged_group_ids": list(cases.unjudged_group_ids)}
-    (output / "report.json").write_text(json.dumps(report, indent=1))
     arms = [RANDOM, *models, ORACLE]
     grid = [
         GridRow(

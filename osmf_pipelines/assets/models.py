@@ -15,6 +15,7 @@ import osmf_models
 from osmf_models.records import HEARTBEAT_NAME, REFERENCE_NAME
 from osmf_pipelines.assets.metadata import picture
 from osmf_pipelines.assets.publishing import Outcome, Pool, asset_specs, check_specs, materialising, publish
+from osmf_pipelines.assets.truth import has_truth
 from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.promotion.champion import ChampionArm, champion_arm
 from osmf_pipelines.promotion.promote import Promotions
@@ -163,9 +164,10 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
     def evaluate(lake: LakeResource, trainer: Trainer, day: date) -> Result:
         output = lake.settings.home / "evaluations" / str(day)
         group_cells = lake.settings.home / "evaluations" / f"{day}-group-cells.parquet"
-        _write_group_cells(lake, day, group_cells)
-        arguments = ["--data", str(export_folder(lake, day)), "--truth", str(lake.settings.truth_folder)]
-        arguments += ["--group-cells", str(group_cells)]
+        arguments = ["--data", str(export_folder(lake, day))]
+        if has_truth(lake.settings):
+            _write_group_cells(lake, day, group_cells)
+            arguments += ["--truth", str(lake.settings.truth_folder), "--group-cells", str(group_cells)]
         controls, left_out = _controls(lake, day)
         champion = _champion_arm(lake, day)
         arms = {model.removesuffix("_model"): _model_folder(lake, model, day) for model in (*MODELS, *controls)}

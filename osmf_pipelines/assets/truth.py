@@ -28,7 +28,7 @@ def build_truth_assets(partitions: dg.DailyPartitionsDefinition, settings: Setti
     Raises:
         ValueError: when the folder that the settings name holds none.
     """
-    if not _has_truth(settings):
+    if not has_truth(settings):
         return []
     window = window_mapping(settings)
     deps: list[str | dg.AssetDep] = [
@@ -38,7 +38,12 @@ def build_truth_assets(partitions: dg.DailyPartitionsDefinition, settings: Setti
     return [as_of_asset("truth_report", ("truth_report",), deps, _report, partitions)]
 
 
-def _has_truth(settings: Settings) -> bool:
+def has_truth(settings: Settings) -> bool:
+    """Returns whether the logs are those of a simulated market.
+
+    Raises:
+        ValueError: when the settings name a folder of its truth, and it holds none.
+    """
     is_named, is_there = settings.truth_path != Path(), (settings.truth_folder / _MARKET_FILE).is_file()
     if is_named and not is_there:
         raise ValueError(

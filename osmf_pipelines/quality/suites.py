@@ -242,6 +242,7 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         unique(["arm", "group_id"], "one row per arm and group"),
         between("true_ctr_rate", 0, 1, "a rate"),
         between("picture_quality", 0, 1, "a share of full quality"),
+        between("product_fidelity", 0, 1, "a share of untouched pixels"),
         fact("every_arm_is_judged_alike", "num_arm_groups_missing", 0, 0, "arms are compared on the same groups"),
     ),
     "registered_model": (

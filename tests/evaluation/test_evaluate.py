@@ -21,6 +21,7 @@ from osmf_models.evaluation.arms import (
 )
 from osmf_models.evaluation.evaluation_record import read_records
 from osmf_models.evaluation.gallery import read_gallery
+from osmf_models.evaluation.report import ShownPicture
 from osmf_models.evaluation.simulated_ctr import evaluation_set, found_groups, judge, read_group_cells
 from osmf_models.simulator.pictures import cutout
 from osmf_models.stages import evaluate
@@ -44,6 +45,16 @@ def arguments(folders, output, *models):
     values += [part for name in models for part in ("--model", f"{name}={folders[name]}")]
     values += ["--output", output, "--num-products-per-scope", 1, "--num-inference-steps", 2]
     return ["evaluate", *map(str, values)]
+
+
+def test_diversity_between_groups_by_hand():
+    def shown(*levels: float) -> dict[tuple[str, int, str], ShownPicture]:
+        return {
+            ("a", 0, f"g{place}"): ShownPicture(np.full((2, 2, 3), level), 0.1) for place, level in enumerate(levels)
+        }
+
+    alone = {("one_group", 1, "g0"): ShownPicture(np.zeros((2, 2, 3)), 0.1)}
+    assert evaluate.group_diversity(shown(0.2, 0.2, 0.5) | alone) == {"a": pytest.approx((0.0 + 0.3 + 0.3) / 3)}
 
 
 def test_the_stage_writes_a_row_per_arm_and_group_pictures_and_its_record(folders, tmp_path, monkeypatch):

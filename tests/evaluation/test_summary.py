@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, paired_difference, summarise
+from osmf_models.evaluation.summary import JUDGEMENT_COLUMNS, by_group, group_figures, paired_difference, summarise
 
 
 def judged(rates: dict[str, dict[tuple[str, str], float]]) -> pd.DataFrame:
@@ -42,6 +42,38 @@ def test_figures_by_hand():
     assert metrics["group_dpo_minus_pretrained/mean_ctr"] == pytest.approx(0.015)
     groups = by_group(judgements)
     assert groups[(groups.arm == "random") & (groups.group_id == "g1")].num_pictures.item() == 4
+
+
+def test_intervals_of_arms_by_hand():
+    """Both products of group g1 say the same; those of g2 differ by 2 points: drawn twice, 1 point either way, √2."""
+    judgements = judged(
+        {
+            "random": arm(0.02, 0.02, 0.02, 0.02),
+            "group_dpo": arm(0.05, 0.05, 0.03, 0.05),
+            "oracle": arm(0.10, 0.10, 0.10, 0.10),
+        }
+    ).assign(product_fidelity=0.5)
+    ends = 0.01 * np.sqrt(2.0) * np.array([-1.0, 1.0])
+    rows = group_figures(judgements).set_index(["arm", "group_id"])
+    told = rows.loc[("group_dpo", "g1"), ["true_ctr_low", "true_ctr_high"]].to_numpy(float)
+    np.testing.assert_allclose(told, 0.05)
+    told = rows.loc[("group_dpo", "g2"), ["true_ctr_low", "true_ctr_high"]].to_numpy(float)
+    np.testing.assert_allclose(told, 0.04 + ends)
+    metrics = summarise(judgements, ["group_dpo"])
+    names = ("mean_ctr", "worst_group_ctr", "share_of_headroom")
+    found = [[metrics[f"group_dpo/{name}_{end}"] for end in ("low", "high")] for name in names]
+    expected = [0.045 + ends / 2, [0.04 + ends[0], 0.05], (0.025 + ends / 2) / 0.08]
+    np.testing.assert_allclose(found, expected)
+    assert metrics["oracle/share_of_headroom_low"] == pytest.approx(1.0)
+
+
+def test_what_is_not_known_is_missing():
+    judgements = judged({"random": arm(*[np.nan] * 4), "group_dpo": arm(*[np.nan] * 4)})
+    lifts = pd.DataFrame([("group_dpo", "s", "g1", 0.2)], columns=["arm", "scope", "group_id", "predicted_log_lift"])
+    rows = group_figures(judgements.assign(product_fidelity=1.0), lifts).set_index(["arm", "group_id"])
+    assert rows[["true_ctr_rate", "true_ctr_low", "true_ctr_high"]].isna().all(axis=None)
+    assert rows.predicted_log_lift.loc[("group_dpo", "g1")] == 0.2
+    assert rows.predicted_log_lift.isna().sum() == 3
 
 
 def test_an_interval_is_a_point_when_every_product_says_the_same():

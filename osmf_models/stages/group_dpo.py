@@ -37,7 +37,7 @@ from osmf_models.objectives.group_preference import PairErrors, accuracy_by_grou
 from osmf_models.records import HELD_OUT_GROUPS_NAME
 from osmf_models.stages.group_samples import SampledTraining, write_group_samples
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
-from osmf_models.stages.sample_grid import write_sample_grid
+from osmf_models.stages.sample_grid import mean_scene_distance, write_sample_grid
 from osmf_models.training import zero
 from osmf_models.training.best import BestWeights, Judgement, StoppingRule
 from osmf_models.training.course import course_of
@@ -137,10 +137,11 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
         errors = watch.hand_over(output / "model")
         metrics |= watch.metrics(result.last_step)
     pipeline = GroupAdPipeline.from_pretrained(output / "model", local_files_only=True)
-    write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
+    drawn = write_sample_grid(pipeline.to(device), export, config.pretraining, output / "sample_grid.png")
     judged = judged_pairs(errors, known, held_out)
     write_groups(judged, export, dpo, output / HELD_OUT_GROUPS_NAME)
     metrics |= held_out_metrics(judged, dpo) | {"seconds_per_step": result.seconds_per_step}
+    metrics["sample_grid/scene_distance"] = mean_scene_distance(drawn, export)
     metrics["num_pairs_without_picture"] = float(export.num_pairs_without_picture)
     if num_samplings:
         write_group_samples(pipeline, export, output, result.last_step)

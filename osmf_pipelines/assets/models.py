@@ -153,7 +153,7 @@ def model_facts(run: StageRun, settings: Settings) -> dict[str, Any]:
         "num_artifacts_changed": run.count_changed_artifacts(),
         # The reward model alone has it; without pairs to judge it has none.
         "test_pair_accuracy_low": float(metrics.get("test/pair_accuracy_low", 0.0)),
-        # Pretraining alone has it: of the pictures of its sample grid.
+        # Of the pictures of its sample grid; the reward model draws none.
         "scene_distance_excess": metrics.get("sample_grid/scene_distance", math.inf) - settings.max_scene_distance,
     }
 

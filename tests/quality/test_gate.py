@@ -68,12 +68,15 @@ def test_a_fact_that_was_not_counted_blocks(spark: SparkSession, facts: list[dic
         ("scene_distance_excess", math.inf, "pictures_are_sound"),
     ],
 )
-def test_a_pretrained_model_that_is_not_sound_blocks(spark: SparkSession, fact: str, value: float, name: str) -> None:
+def test_a_model_that_is_not_sound_blocks(spark: SparkSession, fact: str, value: float, name: str) -> None:
+    """Controls may draw what they like."""
     row = (date(2026, 3, 2), "train/loss", 0.5, "models/1", "a1", "run")
-    metrics = spark.createDataFrame([row], TABLES["pretrained_model"].ddl)
     sound = {"num_not_finite": 0, "num_steps_missing": 0, "num_artifacts_changed": 0, "scene_distance_excess": -1.0}
-    assert _blocking(check_table("pretrained_model", metrics, [sound])) == []
-    assert _blocking(check_table("pretrained_model", metrics, [{**sound, fact: value}])) == [name]
+    for model in ("pretrained_model", "group_dpo_model", "global_dpo_model", "chosen_only_model", "shuffled_dpo_model"):
+        metrics = spark.createDataFrame([row], TABLES[model].ddl)
+        assert _blocking(check_table(model, metrics, [sound])) == []
+        is_free = name == "pictures_are_sound" and model not in ("pretrained_model", "group_dpo_model")
+        assert _blocking(check_table(model, metrics, [{**sound, fact: value}])) == ([] if is_free else [name])
 
 
 def test_a_missing_column_blocks(spark: SparkSession) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from osmf_models.records import RUN_RECORD_NAME
 from osmf_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from osmf_pipelines.spark.lake import Lake
 
 _LAKES = ("market", "open_bandit")
@@ -33,11 +33,13 @@ def summarise_data(settings: Settings, bandit_settings: Settings) -> dict[str, A
 
     lakes = [LakeResource(lake_settings) for lake_settings in (settings, bandit_settings)]
     market, bandit = (_count_events(lake.lake, lake.settings) for lake in lakes)
+    market |= {"true_wrong_share": _true_wrong_share(lakes[0].lake), "policies": _policies(lakes[0].lake)}
     return {"market": market, "open_bandit": {**bandit, "proxies": list(PROXIES)}}
 
 
 def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
     """Returns how the models as of `day` were judged, and which was registered."""
+    from osmf_pipelines.assets.models import MODELS, REWARD
     from osmf_pipelines.assets.report_page import report_path
     from osmf_pipelines.resources.lake import LakeResource
 
@@ -48,6 +50,7 @@ def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
     evaluation = json.loads((settings.home / "evaluations" / str(day) / "run.json").read_text())
     return {
         "arms": evaluation["metrics"],
+        "trainings": {name: _training(lake, name, day) for name in (*MODELS, REWARD)},
         "registered": {
             "name": registered["model_name"],
             "version": registered["model_version"],
@@ -56,6 +59,30 @@ def summarise_models(settings: Settings, day: date) -> dict[str, Any]:
         "report_path": report["report_path"],
         "report_page": str(report_path(settings, day)),
     }
+
+
+def _training(lake: Lake, name: str, day: date) -> dict[str, Any]:
+    """How long a model took, and what its stage says of it."""
+    row = lake.read(name, (day,)).first()
+    assert row is not None
+    record = json.loads((Path(row["model_path"]) / RUN_RECORD_NAME).read_text())
+    return {"wall_seconds": record["wall_seconds"], "metrics": record["metrics"]}
+
+
+def _true_wrong_share(lake: Lake) -> float | None:
+    """Share of the pairs of groups that are wrong by the truth; None where it is not known, or there are no pairs."""
+    if not lake.exists("truth_report"):
+        return None
+    rows = lake.read("truth_report").where("measure = 'wrong_share'").select("value", "num_cases").collect()
+    num_cases = sum(row["num_cases"] for row in rows)
+    return sum(row["value"] * row["num_cases"] for row in rows) / num_cases if num_cases else None
+
+
+def _policies(lake: Lake) -> dict[str, dict[str, float]]:
+    """Clicks an impression of each policy on the logs of everyone, doubly robust, with the ends of its interval."""
+    of_all = lake.read("policy_values").where("scope IS NULL AND logged_arm IS NULL AND compared_with IS NULL")
+    rows = of_all.where("estimator IN ('dr', 'on_policy')").collect()
+    return {row["policy"]: {name: row[name] for name in ("value", "value_low", "value_high")} for row in rows}
 
 
 def _count_events(lake: Lake, settings: Settings) -> dict[str, Any]:
@@ -148,7 +175,7 @@ def _print_paths(summary: dict[str, Any], settings: Settings, path: Path, consol
 
 def _print_events(summary: dict[str, Any], console: Console) -> None:
     events = Table("", "simulated market", "Open Bandit logs", title="Logs to pairs", title_justify="left")
-    for name in (key for key in summary["market"] if key != "expected_wrong_share"):
+    for name in (key for key in summary["market"] if key.startswith("num_")):
         label = name.removeprefix("num_").replace("_", " ")
         events.add_row(label, *[f"{summary[lake][name]:,}" for lake in _LAKES])
     wrong = [summary[lake]["expected_wrong_share"] for lake in _LAKES]

@@ -143,7 +143,9 @@ def test_without_a_simulator_the_prediction_is_the_report(folders, reward_folder
     assert low <= middle <= high
     assert "global_dpo_minus_pretrained/predicted_log_lift" in record["metrics"]
     assert not any("true" in name or "ctr" in name for name in record["metrics"])
-    assert set(record["artifacts"]) == {"predicted_lifts.json", "evaluation_records.json"}
+    assert set(record["artifacts"]) == {"report.json", "predicted_lifts.json", "evaluation_records.json"}
+    told = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert {(row["true_ctr_rate"], row["true_ctr_high"], row["picture_quality"]) for row in told} == {(None,) * 3}
     rows = json.loads((tmp_path / "predicted_lifts.json").read_text())
     judged = read_records(tmp_path / "evaluation_records.json")["pretrained"]
     lift_of = {row["group_id"]: row["predicted_log_lift"] for row in rows if row["arm"] == "pretrained"}

@@ -207,7 +207,7 @@ class DpoConfig:
         rejected_safeguard: mu in (0, 1], how much of a pair's progress on its chosen picture the push away from the
             rejected one must leave; 0 leaves that push as it is.
         contrast_weight: weight of the contrast of one picture under two groups that contradict each other.
-        label: the target q: `probability` that the chosen one is better, or the `strength` of its lead.
+        label: the target q: the `strength` of the chosen one's lead, or the `probability` that it is better.
         error_space: of the planned `look`, or of the `clean` image or `velocity` drawn by it.
         time_power: t = 1 - uniform^power; above 1 it moves the draws to high noise (t = 1 is noise).
         pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
@@ -219,7 +219,8 @@ class DpoConfig:
         num_evaluation_draws: shared draws of noise and time per judged pair.
         evaluate_every: steps between two judgements that decide which weights are kept; 0 keeps the last.
         patience: judgements without a better one that end the training; 0 ends it never.
-        chosen_error_slack: share by which the chosen error may exceed the reference's in weights worth keeping.
+        chosen_error_slack: share by which the chosen error of pictures may exceed the reference's in weights worth
+            keeping; of looks any may.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -228,7 +229,7 @@ class DpoConfig:
     anchor_weight: float = 0.0
     rejected_safeguard: float = 0.0
     contrast_weight: float = 0.0
-    label: str = "probability"
+    label: str = "strength"
     error_space: str = "look"
     time_power: float = 2.0
     pair_groups: str = "own"

@@ -62,15 +62,16 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
     """Returns how scenes look, (B, 9), in the order of `LOOK_NAMES`, on the pictures' device.
 
     Brightness, warmth, saturation and gradient agree with `image_features.py` but for the rim of the product, which
-    counts here as no scene; texture is the logarithm of the step from pixel to pixel. Coarseness: by how much the step
-    across grows from one lag to the next; clutter: how much green or magenta stands out from its row, while light and
-    walls vary between red and blue; shadow: by how much luma at the product's foot is lower than beside it; horizon:
-    height at which rows' warmth changes most, 0 is the top. Arguments as `scene_statistics`.
+    counts here as no scene; texture is the logarithm of theirs. Coarseness: by how much the step across grows from one
+    lag to the next; clutter: how much green or magenta stands out from its row, while light and walls vary between red
+    and blue; shadow: by how much luma below the middle of the product's foot is lower than beside it; horizon: height
+    at which rows' warmth changes most, 0 is the top. Arguments as `scene_statistics`.
     """
     channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
     luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
     near, far = (_log_step(channels, scene, 3, lag)[:, 0] for lag in _NEAR_LAGS)
-    texture = (_log_step(channels, scene, 2, 1)[:, 0] + near) / 2
+    steps = torch.stack([_log_step(channels, scene, axis, 1)[:, 0] for axis in (2, 3)])
+    texture = (2.0 * steps).logsumexp(0) / 2
     upper, lower = (_mean(*halves)[:, 0] for halves in zip(channels.chunk(2, 2), scene.chunk(2, 2), strict=True))
     rows = _mean(channels, scene, (3,))  # (B, C, H)
     clutter = _mean((channels - rows[..., None]).abs(), scene)[:, 2]
@@ -97,14 +98,18 @@ def _horizon(warmth: Tensor) -> Tensor:
 
 
 def _foot_of(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the rows below the product, beside it and under it, (B, 1, H, W) each."""
-    reach = max(1, masks.shape[-1] // 10)
+    """Returns the rows right below the product, beside it and under its middle half, (B, 1, H, W) each."""
+    reach = max(1, masks.shape[-1] // 16)
     solid = (masks > 0.5).to(masks.dtype)
-    places = torch.arange(masks.shape[2], device=masks.device).view(1, 1, -1, 1)
-    last = (solid.amax(3, keepdim=True) * places).amax(2, keepdim=True)  # (B, 1, 1, 1)
-    rows = ((places > last) & (places <= last + reach)).to(masks.dtype)
-    under = (solid * (places > last - reach)).amax(2, keepdim=True)  # (B, 1, 1, W)
-    return rows * (1.0 - under), rows * under
+    heights = torch.arange(masks.shape[2], device=masks.device).view(1, 1, -1, 1)
+    last = (solid.amax(3, keepdim=True) * heights).amax(2, keepdim=True)  # (B, 1, 1, 1)
+    rows = ((heights > last) & (heights <= last + reach)).to(masks.dtype)
+    foot = (solid * (heights > last - reach)).amax(2, keepdim=True)  # (B, 1, 1, W)
+    places = torch.arange(masks.shape[3], device=masks.device, dtype=masks.dtype).view(1, 1, 1, -1)
+    width = foot.sum(3, keepdim=True)
+    middle = (foot * places).sum(3, keepdim=True) / width.clamp(min=1.0)
+    is_under = ((places - middle).abs() <= width / 4).to(masks.dtype)
+    return rows * (1.0 - foot), rows * is_under
 
 
 def _channels(images: Tensor) -> Tensor:

@@ -6,9 +6,8 @@
 `--global-pairs` trains the control: the scope roots' pairs under the null group, one size for all. Writes OUTPUT/model
 (a `GroupAdPipeline`), OUTPUT/sample_grid.png, OUTPUT/samples (pictures of each group by steps),
 OUTPUT/held_out_groups.json (judged pairs, group by group), and OUTPUT/run.json last. The reference's errors lie in
-OUTPUT, or in the folder of `--reference-cache` that runs share. The loss belongs in `objectives/group_preference.py`,
-the step in `training/preference_step.py`, judging pairs in `training/pair_errors.py`, which weights are kept in
-`training/best.py`.
+OUTPUT, or in the folder of `--reference-cache` that runs share. The loss belongs in `objectives/group_preference.py`, a
+step in `training/preference_step.py`, judging pairs in `training/pair_errors.py`, what is kept in `training/best.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from osmf_models.model.lora import check_additions, choose_trained, train_additi
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, statistics_by_group
 from osmf_models.records import HELD_OUT_GROUPS_NAME
-from osmf_models.stages.group_samples import SampledTraining, write_group_samples
+from osmf_models.stages.group_samples import SampledTraining, refused_share, write_group_samples
 from osmf_models.stages.run_record import StageArguments, run_stage, stage_arguments, stage_parser, write_run_record
 from osmf_models.stages.sample_grid import mean_scene_distance, write_sample_grid
 from osmf_models.training import zero
@@ -117,7 +116,7 @@ def group_dpo(arguments: StageArguments, inputs: Inputs, started: float) -> None
         with hand_over.average.swapped_in():
             return judged_by(engine, export, held_out, dpo)
 
-    watch = best_weights(judged_now, hand_over, held_out, known, arguments) if dpo.evaluate_every else None
+    watch = best_weights(judged_now, hand_over, held_out, known, arguments, inputs) if dpo.evaluate_every else None
     stage = "global_dpo" if dpo.pair_groups == "null" else "group_dpo"
     num_samplings = config.pretraining.num_samplings if stage == "group_dpo" else 0  # one size has no groups to show
     shown = SampledTraining(hand_over, export, num_samplings, dpo.training.num_steps, output, watch)
@@ -240,19 +239,24 @@ def best_weights(
     held_out: pd.DataFrame,
     known: ReferenceErrors,
     arguments: StageArguments,
+    inputs: Inputs,
 ) -> BestWeights:
-    """Returns what judges held-out pairs during training and keeps the best of what could be handed over."""
-    dpo, training = arguments.config.dpo, arguments.config.dpo.training
-    rule = StoppingRule(
-        dpo.evaluate_every, dpo.patience, dpo.chosen_error_slack, training.num_steps, training.checkpoint_every
-    )
+    """Returns what judges held-out pairs and pictures during training and keeps the best of what could be handed over.
 
-    def judge(step: int) -> tuple[Judgement, PairErrors]:
+    Of looks the chosen error is no criterion: a plan that narrows on a taste leaves the average chosen picture behind.
+    """
+    dpo, training = arguments.config.dpo, arguments.config.dpo.training
+    slack = None if dpo.error_space == "look" else dpo.chosen_error_slack
+    rule = StoppingRule(dpo.evaluate_every, dpo.patience, slack, training.num_steps, training.checkpoint_every)
+
+    reference_refused = zero.from_first_rank(lambda: refused_share(inputs.pretrained, inputs.export))
+
+    def judge(step: int, folder: Path) -> tuple[Judgement, PairErrors]:
         errors = judged_now()
         judged = judged_pairs(errors, known, held_out)
-        by_group = accuracy_by_group(judged.margins(dpo.beta), judged.group_index)
         chosen = (float(errors.chosen.mean()), float(judged.reference.chosen.mean()))
-        return Judgement(step, sum(by_group.values()) / len(by_group), *chosen), errors
+        refused = zero.from_first_rank(lambda: refused_share(folder, inputs.export))
+        return Judgement(step, judged.accuracy(dpo.beta), *chosen, refused, reference_refused), errors
 
     return BestWeights(arguments.output / "best", rule, judge, hand_over.save_model)
 
@@ -276,7 +280,7 @@ def held_out_metrics(judged: EvaluatedPairs, dpo: DpoConfig) -> dict[str, float]
     by_group = accuracy_by_group(judged.margins(dpo.beta), judged.group_index)
     return {
         "validation/num_pairs": float(len(judged.group_index)),
-        "validation/pair_accuracy": sum(by_group.values()) / len(by_group),
+        "validation/pair_accuracy": judged.accuracy(dpo.beta),
         "validation/worst_group_pair_accuracy": min(by_group.values()),
         "validation/chosen_error_before": float(judged.reference.chosen.mean()),
         "validation/chosen_error_after": float(judged.policy.chosen.mean()),

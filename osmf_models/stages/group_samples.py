@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from osmf_models.data.dataset import TrainingExport
+from osmf_models.generation.picture_gate import Limits, LoggedPictures, judge_picture
 from osmf_models.model.pipeline import GroupAdPipeline
 from osmf_models.records import SAMPLES_NAME
 from osmf_models.training import zero
@@ -84,22 +85,49 @@ def write_group_samples(pipeline: GroupAdPipeline, export: TrainingExport, outpu
     It shows the first held-out product of the group's scope. Of many groups the first 32 are shown, by scope and id;
     characters that MLflow does not take in a picture's name are replaced.
     """
+    wanted = _shown(export)
+    if not wanted:
+        return
+    pictures = _drawn(pipeline, export, wanted)
+    groups = export.groups.iloc[[group for group, _ in wanted]]
+    scale = max(1, _SHOWN_PX // pipeline.image_px)
+    for picture, *names in zip(pictures, groups.scope, groups.group_id, strict=True):
+        pixels = _pixels(picture)
+        scope, group_id = (_NOT_IN_A_NAME.sub("-", str(name)) for name in names)
+        path = output / SAMPLES_NAME / f"step-{step:07d}" / scope / f"{group_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.kron(pixels, np.ones((scale, scale, 1), np.uint8))).save(path)
+
+
+def refused_share(folder: Path, export: TrainingExport) -> float:
+    """Returns the share of a saved model's sample pictures, in [0, 1], that the picture gate refuses; 0 without any."""
+    wanted = _shown(export)
+    if not wanted:
+        return 0.0
+    logged, limits = LoggedPictures.of(export), Limits()
+    with torch.random.fork_rng(devices=[]):  # a model that is read draws its weights first
+        pipeline = GroupAdPipeline.from_pretrained(folder, local_files_only=True).to(zero.device())
+    pictures = _drawn(pipeline, export, wanted)
+    verdicts = [
+        judge_picture(_pixels(picture) if np.isfinite(picture).all() else None, export.cutouts[product], logged, limits)
+        for picture, (_, product) in zip(pictures, wanted, strict=True)
+    ]
+    return sum(verdict.refusal is not None for verdict in verdicts) / len(verdicts)
+
+
+def _shown(export: TrainingExport) -> list[tuple[int, int]]:
+    """Returns (group, product), rows of the export, of what is drawn."""
     groups = export.groups.reset_index(drop=True)
     groups = groups[~groups.is_scope_root].sort_values(["scope", "group_id"])
     held_out = export.products.reset_index(drop=True)
     held_out = held_out[held_out.split != "train"]
     products = {scope: int(rows.index[0]) for scope, rows in held_out.groupby("scope")}
     shown = groups[groups.scope.isin(products)].head(_MOST_GROUPS)
-    if shown.empty:
-        return
-    pictures = _drawn(pipeline, export, [(group, products[scope]) for group, scope in shown.scope.items()])
-    scale = max(1, _SHOWN_PX // pipeline.image_px)
-    for picture, *names in zip(pictures, shown.scope, shown.group_id, strict=True):
-        pixels = np.round(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
-        scope, group_id = (_NOT_IN_A_NAME.sub("-", str(name)) for name in names)
-        path = output / SAMPLES_NAME / f"step-{step:07d}" / scope / f"{group_id}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.kron(pixels, np.ones((scale, scale, 1), np.uint8))).save(path)
+    return [(int(group), products[scope]) for group, scope in shown.scope.items()]
+
+
+def _pixels(picture: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(picture, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _drawn(pipeline: GroupAdPipeline, export: TrainingExport, wanted: list[tuple[int, int]]) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Keeps the best weights of a training by what held-out pairs say of them, and ends it when nothing gets better.
 
-Best is the highest accuracy among judgements whose chosen error is not above the reference's by more than a stated
-share: a policy that raises both errors, and breaks its pictures, may still order pairs rightly. While no judgement
-keeps within that share, the lowest chosen error counts. Of equals the earlier one is kept. Judging belongs in
-`pair_errors.py`, the loop in `loop.py`.
+Best is the highest accuracy among judgements that are sound: a policy may order pairs rightly and break its pictures.
+While no judgement is sound, the fewest refused pictures count, then the lowest chosen error. Of equals the earlier one
+is kept. Judging belongs in `pair_errors.py` and `stages/group_samples.py`, the loop in `loop.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -26,16 +25,30 @@ _HISTORY_NAME = "judgements.jsonl"
 
 @dataclass(frozen=True)
 class Judgement:
-    """What held-out pairs say after `step` steps: accuracy, mean over groups, and mean errors on chosen pictures."""
+    """What held-out products say after a number of steps.
+
+    Attributes:
+        step: how many.
+        accuracy: share of pairs that the implicit reward orders rightly, mean over groups.
+        chosen_error, reference_chosen_error: means over pairs.
+        refused_share, reference_refused_share: of drawn pictures, those that are not fit to be shown.
+    """
 
     step: int
     accuracy: float
     chosen_error: float
     reference_chosen_error: float
+    refused_share: float
+    reference_refused_share: float
 
-    def is_within(self, slack: float) -> bool:
-        """Returns whether the chosen error exceeds the reference's by no more than the share `slack`."""
-        return self.chosen_error <= (1.0 + slack) * self.reference_chosen_error
+    def is_sound(self, slack: float | None) -> bool:
+        """Returns whether no more pictures are refused than the reference's, and the chosen error is within bounds.
+
+        Args:
+            slack: share by which the chosen error may exceed the reference's; None where it says nothing of pictures.
+        """
+        is_within = slack is None or self.chosen_error <= (1.0 + slack) * self.reference_chosen_error
+        return is_within and self.refused_share <= self.reference_refused_share
 
 
 @dataclass(frozen=True)
@@ -45,14 +58,14 @@ class StoppingRule:
     Attributes:
         evaluate_every: steps between two judgements; the last step is judged as well.
         patience: judgements without a better one that end the training; 0 for never.
-        slack: share by which the chosen error may exceed the reference's.
+        slack: share by which the chosen error may exceed the reference's; None for any.
         num_steps: of the whole training.
         checkpoint_every: steps between two checkpoints, 0 for none.
     """
 
     evaluate_every: int
     patience: int
-    slack: float
+    slack: float | None
     num_steps: int
     checkpoint_every: int
 
@@ -60,7 +73,9 @@ class StoppingRule:
         """Returns the judgement whose weights to keep; of equals the first."""
         return max(
             history,
-            key=lambda one: (1, one.accuracy) if one.is_within(self.slack) else (0, -one.chosen_error),
+            key=lambda one: (
+                (1, one.accuracy, 0.0) if one.is_sound(self.slack) else (0, -one.refused_share, -one.chosen_error)
+            ),
         )
 
     def is_over(self, history: Sequence[Judgement]) -> bool:
@@ -89,7 +104,8 @@ class BestWeights:
     Args:
         folder: where the weights of the best steps and the history lie.
         rule: when to judge, what is best, when to stop.
-        judge: steps done → judgement and the policy's errors on held-out pairs, equal on all processes.
+        judge: steps done and the model's folder → judgement and the policy's errors on held-out pairs, equal on all
+            processes.
         save_model: writes what would be handed over now to a folder.
     """
 
@@ -97,7 +113,7 @@ class BestWeights:
         self,
         folder: Path,
         rule: StoppingRule,
-        judge: Callable[[int], tuple[Judgement, PairErrors]],
+        judge: Callable[[int, Path], tuple[Judgement, PairErrors]],
         save_model: Callable[[Path], object],
     ):
         self._folder, self._rule, self._judge, self._save_model = folder, rule, judge, save_model
@@ -132,15 +148,14 @@ class BestWeights:
         """
         if not self._rule.is_due(done):
             return {}
-        judgement, errors = self._judge(done)
+        with torch.random.fork_rng(devices=[]):  # a model that is read draws its weights first
+            self._save_model(self.model_folder(done))
+        judgement, errors = self._judge(done, self.model_folder(done))
         if not math.isfinite(judgement.chosen_error):
             raise ValueError(f"after step {done} a held-out error is no finite number: lower the learning rate.")
         self.history.append(judgement)
-        if self.best.step == done:
-            self._save_model(self.model_folder(done))
-            if zero.rank() == 0:
-                save_file({"errors": errors.columns()}, self._errors_path(done))
         if zero.rank() == 0:
+            save_file({"errors": errors.columns()}, self._errors_path(done))
             self._write_history()
             self._remove_all_but(self._rule.kept(self.history))
         zero.barrier()
@@ -167,7 +182,7 @@ class BestWeights:
             "last_step": float(last_step),
             "num_judgements": float(len(self.history)),
             "is_stopped_early": float(last_step < self._rule.num_steps),
-            "is_best_within_chosen_error_slack": float(self.best.is_within(self._rule.slack)),
+            "is_best_sound": float(self.best.is_sound(self._rule.slack)),
         }
 
     def _errors_path(self, step: int) -> Path:
@@ -190,6 +205,7 @@ def _from_first(history: list[Judgement]) -> list[Judgement]:
     count = int(zero.from_first(torch.tensor(float(len(history)))))
     if count == 0:
         return []
-    own = torch.tensor([list(asdict(one).values()) for one in history], dtype=torch.float64).reshape(-1, 4)
-    rows = zero.from_first(own if zero.rank() == 0 else torch.empty(count, 4, dtype=torch.float64)).tolist()
+    width = len(fields(Judgement))
+    own = torch.tensor([list(asdict(one).values()) for one in history], dtype=torch.float64).reshape(-1, width)
+    rows = zero.from_first(own if zero.rank() == 0 else torch.empty(count, width, dtype=torch.float64)).tolist()
     return [Judgement(int(step), *values) for step, *values in rows]

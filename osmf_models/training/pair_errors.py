@@ -22,7 +22,7 @@ from osmf_models.data.dataset import TrainingExport
 from osmf_models.model.gmllm import Prediction, noisy_pictures
 from osmf_models.model.path import biased_time
 from osmf_models.objectives.generation import scene_error_gradients, scene_errors, velocity_errors
-from osmf_models.objectives.group_preference import PairErrors, reward_margins, safe_rejected_scale
+from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, reward_margins, safe_rejected_scale
 from osmf_models.training import zero
 
 _PAIRS_AT_ONCE = 32
@@ -61,6 +61,11 @@ class EvaluatedPairs:
     def margins(self, beta: float) -> Tensor:
         """Returns the implicit reward margins, (B,)."""
         return reward_margins(self.policy, self.reference, beta)
+
+    def accuracy(self, beta: float) -> float:
+        """Returns the share of pairs that the margins order rightly, mean over groups."""
+        by_group = accuracy_by_group(self.margins(beta), self.group_index)
+        return sum(by_group.values()) / len(by_group)
 
 
 def predict_pairs(model: Callable[..., Prediction], batch: PairBatch, error_space: str) -> PredictedPairs:

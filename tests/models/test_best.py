@@ -11,7 +11,8 @@ RULE = StoppingRule(evaluate_every=2, patience=2, slack=0.1, num_steps=9, checkp
 
 
 def history(*judged):
-    return [Judgement(2 * (i + 1), accuracy, error, 1.0) for i, (accuracy, error) in enumerate(judged)]
+    """Judgements of (accuracy, chosen error, share of refused pictures); the reference's are 1 and 0.25."""
+    return [Judgement(2 * (i + 1), *one[:2], 1.0, [*one, 0.25][2], 0.25) for i, one in enumerate(judged)]
 
 
 def test_most_accurate_within_the_chosen_error_is_best_and_the_earlier_of_equals():
@@ -22,6 +23,17 @@ def test_most_accurate_within_the_chosen_error_is_best_and_the_earlier_of_equals
 def test_without_any_within_the_chosen_error_the_lowest_one_is_best():
     assert RULE.best(history((0.9, 1.5), (0.6, 1.2), (0.8, 1.3))).step == 4
     assert RULE.best(history((0.9, 1.2), (0.5, 1.0))).step == 4
+
+
+def test_who_has_more_pictures_refused_than_the_reference_is_not_best():
+    assert RULE.best(history((0.5, 1.0, 0.25), (0.7, 1.0, 0.0), (0.9, 1.0, 0.3))).step == 4
+    assert RULE.best(history((0.9, 1.0, 0.5), (0.5, 1.2, 0.3), (0.6, 1.1, 0.3))).step == 6
+
+
+def test_of_looks_the_chosen_error_is_no_criterion():
+    without = StoppingRule(evaluate_every=2, patience=2, slack=None, num_steps=9, checkpoint_every=4)
+    assert without.best(history((0.5, 1.0), (0.7, 4.0))).step == 4
+    assert without.best(history((0.5, 1.0), (0.7, 4.0, 0.5))).step == 2
 
 
 def test_patience_counts_judgements_since_the_best():

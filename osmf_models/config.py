@@ -219,8 +219,7 @@ class DpoConfig:
         num_evaluation_draws: shared draws of noise and time per judged pair.
         evaluate_every: steps between two judgements that decide which weights are kept; 0 keeps the last.
         patience: judgements without a better one that end the training; 0 ends it never.
-        chosen_error_slack: share by which the chosen error of pictures may exceed the reference's in weights worth
-            keeping; of looks any may.
+        chosen_error_slack: share by which pictures' chosen error may exceed the reference's in weights worth keeping.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -71,7 +71,7 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
     luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
     near, far = (_log_step(channels, scene, 3, lag)[:, 0] for lag in _NEAR_LAGS)
     steps = torch.stack([_log_step(channels, scene, axis, 1)[:, 0] for axis in (2, 3)])
-    texture = (2.0 * steps).logsumexp(0) / 2
+    texture = (2.0 * steps).exp().mean(0).log() / 2
     upper, lower = (_mean(*halves)[:, 0] for halves in zip(channels.chunk(2, 2), scene.chunk(2, 2), strict=True))
     rows = _mean(channels, scene, (3,))  # (B, C, H)
     clutter = _mean((channels - rows[..., None]).abs(), scene)[:, 2]

@@ -40,6 +40,10 @@ def test_looks_are_what_the_creative_features_measure():
     assert looks[:, linear] == pytest.approx(measured[:, linear], abs=1e-5)
     texture = LOOK_NAMES.index("texture")
     assert looks[:, texture] == pytest.approx(np.log(measured[:, texture]), abs=0.02)
+    images[:, :, :, ::2] = images[:, :, :, 1::2]  # steps across alone, at every second pixel
+    looks = scene_looks(images, masks).numpy()
+    measured = measure_images(images.permute(0, 2, 3, 1).double().numpy(), masks[:, 0].double().numpy())
+    assert looks[:, texture] == pytest.approx(np.log(measured[:, texture]), abs=0.04)
 
 
 def look_of(image, mask=None, *, name):
@@ -70,9 +74,10 @@ def test_clutter_is_colour_that_stands_out_from_its_row():
 def test_shadow_is_how_much_darker_it_is_under_the_product_than_beside_it():
     image, mask = torch.full((3, 20, 20), 0.8), torch.zeros(1, 1, 20, 20)
     mask[:, :, 6:14, 8:12] = 1.0
-    image[:, 14:16, 8:12] = 0.5
+    image[:, 14, 9:11] = 0.5
     assert look_of(image, mask, name="shadow") == pytest.approx(0.3, abs=1e-6)
-    image[:, 16:, 8:12] = 0.1  # further below is no foot
+    image[:, 15:, 8:12] = 0.1  # further below is no foot
+    image[:, 14, [8, 11]] = 0.2  # nor are the product's sides its middle
     assert look_of(image, mask, name="shadow") == pytest.approx(0.3, abs=1e-6)
 
 

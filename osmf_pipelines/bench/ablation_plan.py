@@ -19,7 +19,9 @@ from osmf_models.recipes import load_recipe
 PRETRAINED, RECIPE, GLOBAL = "pretrained", "group_dpo", "global_dpo"
 CONTROLS = (GLOBAL, "chosen_only", "shuffled_dpo")
 _SAFEGUARD = 0.6  # mu of Diffusion-SDPO's experiments
-_OTHER = {"label": ("probability", "strength"), "error_space": ("look", "clean")}
+_LABELS = ("strength", "probability")
+# What errors of pictures need, whose scale is another than that of looks: multiplier and anchor of trials.
+_PICTURES = {"beta": 100.0, "anchor_weight": 5.0}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,16 @@ def arms_of(dpo: DpoConfig) -> list[Arm]:
 
     A switch that the recipe has on is turned off, and the other way round.
     """
-    other = {name: next(value for value in values if value != getattr(dpo, name)) for name, values in _OTHER.items()}
+    label = next(value for value in _LABELS if value != dpo.label)
+    spaces = (
+        [
+            Arm("clean_error", {"error_space": "clean", **_PICTURES}),
+            Arm("clean_error_even_times", {"error_space": "clean", "time_power": 1.0, **_PICTURES}),
+            Arm("velocity_error", {"error_space": "velocity", **_PICTURES}),
+        ]
+        if dpo.error_space == "look"
+        else [Arm("look_error", {"error_space": "look"})]
+    )
     safeguard = {"rejected_safeguard": 0.0 if dpo.rejected_safeguard else _SAFEGUARD}
     contrast = {"contrast_weight": 0.0 if dpo.contrast_weight else 1.0}
     anchor = (
@@ -84,8 +95,12 @@ def arms_of(dpo: DpoConfig) -> list[Arm]:
     arms = [
         Arm(PRETRAINED, {}),
         Arm(RECIPE, {}),
-        Arm(f"{other['label']}_label", {"label": other["label"]}),
-        Arm(f"{other['error_space']}_error", {"error_space": other["error_space"]}),
+        Arm(f"{label}_label", {"label": label}),
+        Arm(
+            "groups_by_size" if dpo.is_group_balanced else "equal_groups",
+            {"is_group_balanced": not dpo.is_group_balanced},
+        ),
+        *spaces,
         *anchor,
         Arm("no_safeguard" if dpo.rejected_safeguard else "safeguard", safeguard),
         Arm("no_contrast" if dpo.contrast_weight else "contrast", contrast),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from osmf_models.config import DpoConfig
-from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch
+from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch, draw_pair_batch, drawn_pairs
 from osmf_models.data.examples import examples_of_split
 from osmf_models.data.pairs import pairs_of_split, with_contrast
 
@@ -40,6 +40,17 @@ def test_two_ranks_see_the_global_pairs_of_one(export):
     assert torch.cat([half.target for half in halves]).tolist() == whole.target.tolist()
     chosen = torch.cat([half.pictures.noise[:4] for half in halves])
     torch.testing.assert_close(chosen, whole.pictures.noise[:8], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("is_balanced", "share"), [(True, 1 / 2), (False, 1 / 10)])
+def test_groups_are_drawn_equally_or_by_their_pairs(is_balanced, share):
+    """One group has one pair of ten. Of 2,000 draws its share deviates by 0.011 at most: 4 deviations are 0.045."""
+    pairs = pd.DataFrame({"group_index": [7] + [3] * 9, "row": range(10)})
+    drawn = drawn_pairs(pairs, [np.random.default_rng((0, number)) for number in range(2000)], is_balanced)
+    assert (drawn.group_index == 7).mean() == pytest.approx(share, abs=0.045)
+    others = drawn[drawn.group_index == 3].row.value_counts(normalize=True)
+    assert len(others) == 9
+    assert others.to_numpy() == pytest.approx(1 / 9, abs=0.045)
 
 
 def test_other_steps_draw_otherwise(export):
@@ -115,9 +126,12 @@ def test_pairs_that_are_all_tied_are_refused(export, label, tied):
     assert len(pairs_of_split(with_pairs(export, **tied), chosen_only, "train"))
 
 
-def test_label_that_is_no_share_is_refused(export):
-    with pytest.raises(ValueError, match=r"label is no number in \[0, 1\]"):
-        pairs_of_split(with_pairs(export, chosen_better_probability=np.nan), DpoConfig(), "train")
+@pytest.mark.parametrize(
+    ("label", "column"), [("probability", "chosen_better_probability"), ("strength", "log_rate_ratio")]
+)
+def test_label_that_is_no_share_is_refused(export, label, column):
+    with pytest.raises(ValueError, match=rf"{label} label is no number in \[0, 1\]"):
+        pairs_of_split(with_pairs(export, **{column: np.nan}), DpoConfig(label=label), "train")
 
 
 def test_want_of_pictures_is_told_where_no_pair_is_left(export):

@@ -97,6 +97,18 @@ def test_both_errors_can_grow_while_the_loss_falls_so_the_chosen_error_is_told()
     assert (told.reward_margin, told.chosen_error_change, told.rejected_error_change) == pytest.approx((1.5, 0.1, 0.4))
 
 
+def test_loss_stays_while_more_pairs_are_ordered_rightly_so_accuracy_is_told():
+    """Margins 2, -1/2, -1/2 lose log(1 + e^-2) + 2 log(1 + e^(1/2)); three of 0.0029 lose as much, all right."""
+    reference, zeros, beta = PairErrors(torch.zeros(3), torch.zeros(3)), torch.zeros(3), 2.0
+    lost = (math.log(1 + math.exp(-2.0)) + 2 * math.log(1 + math.exp(0.5))) / 3
+    few, all_right = tensor([2.0, -0.5, -0.5]), torch.full((3,), -math.log(math.exp(lost) - 1))
+    for margins, accuracy in ((few, 1 / 3), (all_right, 1.0)):
+        policy = PairErrors(zeros, margins)  # beta / 2 is 1: the rejected one's error is the margin
+        result = group_preference_loss(policy, reference, torch.ones(3), beta)
+        assert float(result.loss) == pytest.approx(lost, rel=1e-5)
+        assert accuracy_by_group(result.reward_margin, tensor([0, 0, 0]))[0] == pytest.approx(accuracy)
+
+
 def gradients(*rows):
     return tensor(rows).reshape(len(rows), 1, 1, 2)
 

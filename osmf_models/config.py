@@ -168,7 +168,7 @@ class PretrainingConfig:
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    preference_sharpness: float = 6.0
+    preference_sharpness: float = 1.0
     comprehension_weight: float = 0.05
     plan_weight: float = 0.3
     choice_weight: float = 0.3
@@ -223,7 +223,7 @@ class DpoConfig:
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    beta: float = 1.5
+    beta: float = 0.5
     preference_weight: float = 1.0
     anchor_weight: float = 0.0
     rejected_safeguard: float = 0.0

@@ -18,7 +18,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from osmf_models.model.scene_statistics import LOOK_NAMES, scene_looks
+from osmf_models.model.scene_statistics import CLEAR, LOOK_NAMES, scene_looks
 
 _CLIP = 3.0  # deviations from the mean of the pictures of training
 _LEAST_DEVIATION = 1e-3
@@ -61,12 +61,15 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Attributes:
         look_mean, look_deviation: by which looks are standardised, (T,).
         look_low, look_high: between which 98% of the pictures of training lie, standardised, (T,).
+        tone_low, tone_high: 99% of them have no darker, or no lighter, channel value in their scene, ().
     """
 
     look_mean: Tensor
     look_deviation: Tensor
     look_low: Tensor
     look_high: Tensor
+    tone_low: Tensor
+    tone_high: Tensor
 
     @register_to_config
     def __init__(self, width: int):
@@ -76,17 +79,23 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.register_buffer("look_deviation", torch.ones(size))
         self.register_buffer("look_low", torch.full((size,), -_CLIP))
         self.register_buffer("look_high", torch.full((size,), _CLIP))
+        self.register_buffer("tone_low", torch.tensor(0.0))
+        self.register_buffer("tone_high", torch.tensor(1.0))
         self.plan = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * size))
         self.tell = nn.Sequential(nn.Linear(size, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
 
     def standardise_by(self, images: Tensor, masks: Tensor) -> None:
-        """Takes mean, deviation and range of looks from pictures; arguments as `looks`."""
+        """Takes mean, deviation and range of looks, and the range of tones, from pictures; arguments as `looks`."""
         looks = scene_looks(images, masks)
         self.look_mean.copy_(looks.mean(0))
         self.look_deviation.copy_(looks.std(0).clamp(min=_LEAST_DEVIATION))
         low, high = self.looks(images, masks).quantile(looks.new_tensor([_OUTSIDE, 1.0 - _OUTSIDE]), dim=0)
         self.look_low.copy_(low)
         self.look_high.copy_(high)
+        darkest = torch.where(masks < CLEAR, images, 1.0).flatten(1).amin(1)
+        lightest = torch.where(masks < CLEAR, images, 0.0).flatten(1).amax(1)
+        self.tone_low.copy_(darkest.quantile(_OUTSIDE))
+        self.tone_high.copy_(lightest.quantile(1.0 - _OUTSIDE))
 
     def looks(self, images: Tensor, masks: Tensor) -> Tensor:
         """Returns the looks of pictures, within 3 deviations, (P, T).
@@ -102,7 +111,7 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return torch.minimum(torch.maximum(looks, self.look_low.float()), self.look_high.float())
 
     def nudged(self, pictures: Tensor, masks: Tensor, wanted: Tensor) -> Tensor:
-        """Returns pictures moved by as little as brings their looks to `wanted`, to first order, in [0, 1].
+        """Returns pictures moved by as little as brings their looks to `wanted`, to first order, within the tones.
 
         It is a step of Newton's method for as many equations as a look has entries, of which the shortest of many
         solutions is taken. A picture that it would lead astray stays as it is.
@@ -124,7 +133,8 @@ class LookPlanner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         gaps = (wanted - looks.detach()).clamp(-_LARGEST_NUDGE, _LARGEST_NUDGE)
         factors = torch.linalg.solve(products, gaps.unsqueeze(2))  # (B, T, 1)
         nudge = (slopes.transpose(1, 2) @ factors).view_as(pictures)
-        moved = (pictures.detach() + nudge).clamp(0.0, 1.0)
+        low, high = pictures.detach().clamp(max=self.tone_low), pictures.detach().clamp(min=self.tone_high)
+        moved = (pictures.detach() + nudge).clamp(low, high)
         is_nearer = (self._standardised(moved, masks) - wanted).norm(dim=1) < (looks.detach() - wanted).norm(dim=1)
         return torch.where(is_nearer.view(-1, 1, 1, 1), moved, pictures)
 

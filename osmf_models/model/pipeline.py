@@ -130,7 +130,8 @@ class GroupAdPipeline(DiffusionPipeline):
             guided = self._guided(condition, latents.product(product, masks), latents.shares(masks))
             predict = steered(guided.at_scale(guidance_scale, text_guidance_scale), steering)
             parts.append(latents.decode(integrate(predict, noise[rows], num_inference_steps)).cpu())
-        scene = torch.cat(parts).permute(0, 2, 3, 1).numpy()
+        tones = float(self.planner.tone_low), float(self.planner.tone_high)
+        scene = torch.cat(parts).permute(0, 2, 3, 1).clamp(*tones).numpy()
         share = np.asarray(mask, np.float32)[..., None]
         return share * np.asarray(product_image, np.float32) + (1.0 - share) * scene
 

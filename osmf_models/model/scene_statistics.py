@@ -20,7 +20,7 @@ LOOK_NAMES = (*FEATURE_NAMES, "coarseness", "clutter", "shadow", "horizon")
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NUM_CHANNELS = 4
 _NUM_BANDS = 4
-_CLEAR = 0.02  # a pixel that the product covers less than this shows the scene alone
+CLEAR = 0.02  # a pixel that the product covers less than this shows the scene alone
 _TINY = 1e-6
 _NEAR_LAGS = (1, 2)
 
@@ -46,7 +46,7 @@ def scene_statistics(images: Tensor, masks: Tensor) -> Tensor:
         images: RGB in [0, 1], (B, 3, H, W).
         masks: share of each pixel under the product, (B, 1, H, W).
     """
-    channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
+    channels, scene = _channels(images), (masks < CLEAR).to(images.dtype)
     mean = _mean(channels, scene)  # (B, C)
     departure = channels - mean[..., None, None]
     deviation = _mean(departure.square(), scene).clamp(min=_TINY).sqrt()
@@ -67,7 +67,7 @@ def scene_looks(images: Tensor, masks: Tensor) -> Tensor:
     and blue; shadow: by how much luma below the middle of the product's foot is lower than beside it; horizon: height
     at which rows' warmth changes most, 0 is the top. Arguments as `scene_statistics`.
     """
-    channels, scene = _channels(images), (masks < _CLEAR).to(images.dtype)
+    channels, scene = _channels(images), (masks < CLEAR).to(images.dtype)
     luma, warmth, _, saturation = _mean(channels, scene).unbind(1)
     near, far = (_log_step(channels, scene, 3, lag)[:, 0] for lag in _NEAR_LAGS)
     steps = torch.stack([_log_step(channels, scene, axis, 1)[:, 0] for axis in (2, 3)])

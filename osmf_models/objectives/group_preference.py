@@ -109,7 +109,7 @@ def group_preference_loss(
         scale = torch.where(torch.sigmoid(margin) < target, rejected_scale, 1.0).detach()
         policy = PairErrors(policy.chosen, policy.rejected.detach().lerp(policy.rejected, scale))
         margin = reward_margins(policy, reference, beta)
-    preference = _soft_label_loss(margin, target).mean()
+    preference = soft_label_losses(margin, target).mean()
     chosen_error = policy.chosen.mean()
     return PreferenceLoss(
         loss=preference_weight * preference + anchor_weight * chosen_error,
@@ -173,12 +173,13 @@ def group_contrast_loss(
     """
     chosen = reward_margins(policy.of_chosen(), reference.of_chosen(), beta)
     rejected = reward_margins(policy.of_rejected(), reference.of_rejected(), beta)
-    both = 0.5 * (_soft_label_loss(chosen, target) + _soft_label_loss(rejected, other_target))
+    both = 0.5 * (soft_label_losses(chosen, target) + soft_label_losses(rejected, other_target))
     is_known = is_known.to(both.dtype)
     return ContrastLoss((both * is_known).mean(), chosen * is_known, rejected * is_known)
 
 
-def _soft_label_loss(margin: Tensor, target: Tensor) -> Tensor:
+def soft_label_losses(margin: Tensor, target: Tensor) -> Tensor:
+    """Returns -[q log σ(u) + (1 - q) log σ(-u)] of margins u and labels q, (B,)."""
     return -(target * functional.logsigmoid(margin) + (1.0 - target) * functional.logsigmoid(-margin))
 
 

@@ -248,15 +248,14 @@ def best_weights(
     dpo, training = arguments.config.dpo, arguments.config.dpo.training
     slack = None if dpo.error_space == "look" else dpo.chosen_error_slack
     rule = StoppingRule(dpo.evaluate_every, dpo.patience, slack, training.num_steps, training.checkpoint_every)
-
     reference_refused = zero.from_first_rank(lambda: refused_share(inputs.pretrained, inputs.export))
 
     def judge(step: int, folder: Path) -> tuple[Judgement, PairErrors]:
         errors = judged_now()
         judged = judged_pairs(errors, known, held_out)
         chosen = (float(errors.chosen.mean()), float(judged.reference.chosen.mean()))
-        refused = zero.from_first_rank(lambda: refused_share(folder, inputs.export))
-        return Judgement(step, judged.accuracy(dpo.beta), *chosen, refused, reference_refused), errors
+        refused = (zero.from_first_rank(lambda: refused_share(folder, inputs.export)), reference_refused)
+        return Judgement(step, judged.loss(dpo.beta), judged.accuracy(dpo.beta), *chosen, *refused), errors
 
     return BestWeights(arguments.output / "best", rule, judge, hand_over.save_model)
 
@@ -271,8 +270,8 @@ def judged_by(engine: Any, export: TrainingExport, held_out: pd.DataFrame, dpo: 
 
 def judged_pairs(policy: PairErrors, known: ReferenceErrors, held_out: pd.DataFrame) -> EvaluatedPairs:
     """Returns a policy's errors on held-out pairs beside the reference's."""
-    group_index = torch.tensor(held_out.group_index.to_numpy())
-    return EvaluatedPairs(policy, PairErrors.from_columns(known.held_out), group_index)
+    group_index, target = (torch.tensor(held_out[name].to_numpy()) for name in ("group_index", "target"))
+    return EvaluatedPairs(policy, PairErrors.from_columns(known.held_out), group_index, target.float())
 
 
 def held_out_metrics(judged: EvaluatedPairs, dpo: DpoConfig) -> dict[str, float]:
@@ -280,6 +279,7 @@ def held_out_metrics(judged: EvaluatedPairs, dpo: DpoConfig) -> dict[str, float]
     by_group = accuracy_by_group(judged.margins(dpo.beta), judged.group_index)
     return {
         "validation/num_pairs": float(len(judged.group_index)),
+        "validation/preference_loss": judged.loss(dpo.beta),
         "validation/pair_accuracy": judged.accuracy(dpo.beta),
         "validation/worst_group_pair_accuracy": min(by_group.values()),
         "validation/chosen_error_before": float(judged.reference.chosen.mean()),

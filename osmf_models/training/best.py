@@ -1,8 +1,9 @@
-"""Keeps the best weights of a training by what held-out pairs say of them, and ends it when nothing gets better.
+"""Keeps the best weights of a training by what held-out products say of them, and ends it when nothing gets better.
 
-Best is the highest accuracy among judgements that are sound: a policy may order pairs rightly and break its pictures.
-While no judgement is sound, the fewest refused pictures count, then the lowest chosen error. Of equals the earlier one
-is kept. Judging belongs in `pair_errors.py` and `stages/group_samples.py`, the loop in `loop.py`.
+Best is the lowest preference loss among judgements that are sound: a policy may order pairs rightly and break its
+pictures. Accuracy is told beside it; of a few hundred pairs it wavers by more than a training changes it late. While no
+judgement is sound, the fewest refused pictures count, then the lowest chosen error. Of equals the earlier one is kept.
+Judging belongs in `pair_errors.py` and `stages/group_samples.py`, the loop in `loop.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ class Judgement:
 
     Attributes:
         step: how many.
+        loss: preference loss of pairs, mean over groups.
         accuracy: share of pairs that the implicit reward orders rightly, mean over groups.
         chosen_error, reference_chosen_error: means over pairs.
         refused_share, reference_refused_share: of drawn pictures, those that are not fit to be shown.
     """
 
     step: int
+    loss: float
     accuracy: float
     chosen_error: float
     reference_chosen_error: float
@@ -74,7 +77,7 @@ class StoppingRule:
         return max(
             history,
             key=lambda one: (
-                (1, one.accuracy, 0.0) if one.is_sound(self.slack) else (0, -one.refused_share, -one.chosen_error)
+                (1, -one.loss, 0.0) if one.is_sound(self.slack) else (0, -one.refused_share, -one.chosen_error)
             ),
         )
 

@@ -22,7 +22,13 @@ from osmf_models.data.dataset import TrainingExport
 from osmf_models.model.gmllm import Prediction, noisy_pictures
 from osmf_models.model.path import biased_time
 from osmf_models.objectives.generation import scene_error_gradients, scene_errors, velocity_errors
-from osmf_models.objectives.group_preference import PairErrors, accuracy_by_group, reward_margins, safe_rejected_scale
+from osmf_models.objectives.group_preference import (
+    PairErrors,
+    accuracy_by_group,
+    reward_margins,
+    safe_rejected_scale,
+    soft_label_losses,
+)
 from osmf_models.training import zero
 
 _PAIRS_AT_ONCE = 32
@@ -52,11 +58,12 @@ class PredictedPairs:
 
 @dataclass(frozen=True)
 class EvaluatedPairs:
-    """Judged pairs; errors are means over the draws, (B,); `group_index` rows of groups, (B,)."""
+    """Judged pairs, (B,): errors are means over the draws; `group_index` rows of groups; `target` the soft label."""
 
     policy: PairErrors
     reference: PairErrors
     group_index: Tensor
+    target: Tensor
 
     def margins(self, beta: float) -> Tensor:
         """Returns the implicit reward margins, (B,)."""
@@ -66,6 +73,11 @@ class EvaluatedPairs:
         """Returns the share of pairs that the margins order rightly, mean over groups."""
         by_group = accuracy_by_group(self.margins(beta), self.group_index)
         return sum(by_group.values()) / len(by_group)
+
+    def loss(self, beta: float) -> float:
+        """Returns the preference loss, mean over groups."""
+        losses = soft_label_losses(self.margins(beta), self.target)
+        return float(torch.stack([losses[self.group_index == g].mean() for g in torch.unique(self.group_index)]).mean())
 
 
 def predict_pairs(model: Callable[..., Prediction], batch: PairBatch, error_space: str) -> PredictedPairs:

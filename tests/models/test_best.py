@@ -11,12 +11,12 @@ RULE = StoppingRule(evaluate_every=2, patience=2, slack=0.1, num_steps=9, checkp
 
 
 def history(*judged):
-    """Judgements of (accuracy, chosen error, share of refused pictures); the reference's are 1 and 0.25."""
-    return [Judgement(2 * (i + 1), *one[:2], 1.0, [*one, 0.25][2], 0.25) for i, one in enumerate(judged)]
+    """Judgements of (1 - loss, chosen error, share of refused pictures); the reference's are 1 and 0.25."""
+    return [Judgement(2 * (i + 1), 1 - one[0], 0.5, one[1], 1.0, [*one, 0.25][2], 0.25) for i, one in enumerate(judged)]
 
 
-def test_most_accurate_within_the_chosen_error_is_best_and_the_earlier_of_equals():
-    """After step 6 accuracy is highest and both errors have grown: the pictures break."""
+def test_lowest_loss_within_the_chosen_error_is_best_and_the_earlier_of_equals():
+    """After step 6 the loss is lowest and both errors have grown: the pictures break."""
     assert RULE.best(history((0.5, 1.0), (0.7, 1.05), (0.9, 1.2), (0.7, 1.0))).step == 4
 
 

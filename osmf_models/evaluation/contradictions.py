@@ -2,7 +2,7 @@
 
 Whoever ignores the group orders the two pictures one way, and so is right for exactly one of the two groups: the share
 that is right beats a half only where the group is listened to. How a model's margins come about belongs in
-`training/pair_errors.py`.
+`implicit_reward.py`.
 
 Shapes: `B` pairs, `C` contradictions, `R` resamples.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from osmf_models.evaluation.resampling import Array, product_weights
 
-CONTRADICTION_COLUMNS = ("scope", "product_id", "right_share")
+CONTRADICTION_COLUMNS = ("scope", "product_id", "right_share", "shuffled_right_share")
 
 
 def contradictions(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -50,14 +50,15 @@ def right_shares(first_margins: NDArray[np.floating], second_margins: NDArray[np
     return np.asarray(0.5 + 0.25 * signs)
 
 
-def resampled_accuracy(judged: pd.DataFrame, market: str) -> Array:
+def resampled_accuracy(judged: pd.DataFrame, market: str, column: str = "right_share") -> Array:
     """Returns the mean right share over all contradictions, products resampled in their scope, (R + 1,).
 
     Args:
-        judged: one row per contradiction, CONTRADICTION_COLUMNS; at least one.
+        judged: one row per contradiction: scope, product_id and `column`; at least one.
         market: that they are of; the same one gets the same draws.
+        column: to average.
     """
-    sums = judged.groupby(["scope", "product_id"]).right_share.agg(["sum", "count"])
+    sums = judged.groupby(["scope", "product_id"])[column].agg(["sum", "count"])
     scopes = [str(scope) for scope in sums.index.get_level_values("scope")]
     weights = product_weights(scopes, market, is_stretched=False)
     rights, counts = (weights @ sums[name].to_numpy(float) for name in ("sum", "count"))

@@ -48,6 +48,10 @@ class Estimate:
         low, high = np.quantile(resampled[1:], _INTERVAL)
         return cls(float(resampled[0]), float(low), float(high))
 
+    def named(self, name: str) -> dict[str, float]:
+        """Returns the figure by its name, and the ends as `_low` and `_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 @dataclass(frozen=True)
 class GroupMeans:

@@ -5,12 +5,14 @@
         [--reward DIR] [--num-products-per-scope 4] [--num-seeds 2] [--num-inference-steps 12] [--guidance-scale 1.0]
 
 With `--reward`, the output of stage group_reward, each lift is predicted too, and held against the true one. Where
-there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told.
+there is no simulator, `--truth` and `--group-cells` are left out, and predictions are all that is told of pictures.
+A preference-trained model whose reference is among the models is asked about held-out pairs
+(`evaluation/implicit_reward.py`).
 
-Writes OUTPUT/report.json (one row per arm and group); grid.png and lifts.png where there is a truth;
-predicted_lifts.json with `--reward`, predicted_lifts.png with both; gallery.parquet, the single pictures;
-evaluation_records.json, every model case by case, on which promotion decides; and OUTPUT/run.json last. Training
-belongs in the other stages.
+Writes OUTPUT/report.json (one row per arm and group, and each model's implicit reward, or null); grid.png and lifts.png
+where there is a truth; predicted_lifts.json with `--reward`, predicted_lifts.png with both; gallery.parquet, the single
+pictures; evaluation_records.json, every model case by case, on which promotion decides; and OUTPUT/run.json last.
+Training belongs in the other stages.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ from osmf_models.evaluation.evaluation_record import (
     write_records,
 )
 from osmf_models.evaluation.gallery import GALLERY_NAME, write_gallery
+from osmf_models.evaluation.implicit_reward import AskedPairs, JudgedReward, judge_rewards
 from osmf_models.evaluation.predicted_lift import (
     RewardJudge,
     agreement,
@@ -74,6 +77,7 @@ from osmf_models.records import HELD_OUT_GROUPS_NAME, RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
 from osmf_models.stages.finish import finish_stage
 from osmf_models.stages.run_record import run_stage
+from osmf_models.training import zero
 
 
 def main() -> None:
@@ -87,14 +91,17 @@ def main() -> None:
     if len({arm.name for arm in arms}) < len(arms):
         raise ValueError("two --model have the same name.")
     sampling = Sampling(options.num_seeds, options.num_inference_steps, options.guidance_scale)
+    asked = AskedPairs()
     export = load_export(options.data, DataConfig())
     market = load_market(options.truth) if options.truth else None
     groups = found_groups(market, export, read_group_cells(options.group_cells)) if market else exported_groups(export)
     cases = evaluation_set(market, export, groups, options.num_products_per_scope)
     reward = RewardJudge.read(options.reward, export) if options.reward else None
     judgements, shown = judge_arms(market, export, cases, arms, sampling, reward)
+    with zero.process_group():
+        rewards = judge_rewards(arms, export, asked)
     options.output.mkdir(parents=True, exist_ok=True)
-    metrics = write_results(options.output, export, cases, judgements, shown, [arm.name for arm in arms])
+    metrics = write_results(options.output, export, cases, judgements, shown, rewards)
     lifts = None if reward is None else with_log_rates(judgements)
     records = {
         arm.name: EvaluationRecord(
@@ -114,7 +121,7 @@ def main() -> None:
         "as_of_date": export.manifest.as_of_date,
         "data_hash": export.manifest.data_hash,
         "evaluation_set_sha256": cases.sha256,
-        "config": {**vars(sampling), "num_products_per_scope": options.num_products_per_scope},
+        "config": {**vars(sampling), **vars(asked), "num_products_per_scope": options.num_products_per_scope},
         "models": {arm.name: arm.artifact_sha256 for arm in arms},
         "reward_artifact_sha256": reward.artifact_sha256 if reward else None,
         "mlflow_run_id": os.environ.get("MLFLOW_RUN_ID"),
@@ -177,9 +184,10 @@ def write_results(
     cases: EvaluationSet,
     judgements: pd.DataFrame,
     shown: dict[tuple[str, int, str], ShownPicture],
-    models: list[str],
+    rewards: dict[str, JudgedReward | None],
 ) -> dict[str, float]:
-    """Writes what the truth says of the judgements, what the reward model predicts, and returns the metrics of both."""
+    """Writes what truth, reward model and held-out pairs say, and returns the metrics; `rewards` has every model."""
+    models = list(rewards)
     metrics = style_correlations(judgements, export, [*models, *{ORACLE} & {*judgements.arm}])
     metrics |= {f"{arm}/group_diversity": value for arm, value in group_diversity(shown).items()}
     fidelity = judgements[judgements.arm.isin(models)].groupby("arm").product_fidelity.mean()
@@ -190,7 +198,12 @@ def write_results(
     told = [
         {name: None if value != value else value for name, value in row.items()} for row in figures.to_dict("records")
     ]
-    report = {"rows": told, "unjudged_group_ids": list(cases.unjudged_group_ids)}
+    report = {
+        "rows": told,
+        "unjudged_group_ids": list(cases.unjudged_group_ids),
+        "implicit_reward": {arm: one.told() if one else None for arm, one in rewards.items()},
+    }
+    metrics |= {f"{arm}/{name}": value for arm, one in rewards.items() if one for name, value in one.metrics.items()}
     (output / "report.json").write_text(json.dumps(report, indent=1))
     if has_truth:
         metrics |= summarise(judgements, models)

@@ -41,6 +41,7 @@ from osmf_models.training import zero
 from osmf_models.training.best import BestWeights, Judgement, StoppingRule
 from osmf_models.training.course import course_of
 from osmf_models.training.hand_over import HandOver
+from osmf_models.training.load_model import load_gmllm
 from osmf_models.training.loop import train
 from osmf_models.training.memory import check_memory
 from osmf_models.training.pair_errors import EvaluatedPairs, held_out_pairs, judge_pairs
@@ -161,20 +162,6 @@ def load_policy(inputs: Inputs, config: RunConfig) -> GMllm:
         train_additions_alone(model)
     check_memory(model, config, config.dpo.training, has_copy=config.dpo.reference == "forward")
     return prepare_layers(model, config.execution, config.zero)
-
-
-def load_gmllm(folder: Path, export: TrainingExport) -> GMllm:
-    """Returns the pretrained model's parts as one module.
-
-    Raises:
-        ValueError: when it was trained for other group features or another picture size.
-    """
-    pipeline = GroupAdPipeline.from_pretrained(folder, local_files_only=True)
-    if list(pipeline.group_encoder.config["feature_names"]) != list(export.manifest.group_feature_names):
-        raise ValueError(f"{folder} was trained for other group features than the export's: pretrain again.")
-    if pipeline.image_px != export.manifest.image_px:
-        raise ValueError(f"{folder} draws {pipeline.image_px} px, the export holds {export.manifest.image_px} px.")
-    return pipeline.gmllm.train()
 
 
 def ahead(draw: DrawPairs, config: RunConfig) -> DrawnAhead[PairBatch]:

@@ -2,12 +2,12 @@
 
     python -m osmf_models.stages.judge --data EXPORT --truth DIR --group-cells FILE.parquet --output DIR
         [--model NAME=DIR [--pretrained DIR]] [--num-products-per-scope 100] [--num-seeds 2]
-        [--num-inference-steps 12] [--guidance-scale 1.0] [--num-pairs 128] [--num-contradictions 64]
+        [--num-inference-steps 12] [--guidance-scale 1.0] [--num-pairs 256] [--num-contradictions 128]
         [--encoder-cache DIR]
 
 Without `--model` it judges the arms that are no model: logged pictures, the best single one, the oracle. With
-`--pretrained`, the model's reference, it also asks the model's implicit reward about held-out pairs: which share it
-orders rightly, of contradictions too, and how sure it is of it against the label that it was trained on. Of every arm
+`--pretrained`, the model's reference, it also asks the model's implicit reward about held-out pairs, as
+`evaluation/implicit_reward.py` describes. Of every arm
 it tells how far its pictures are from the logged ones of the same products, by the features of an encoder that is
 fitted to logged pictures of training, once, in OUTPUT or in the folder of `--encoder-cache` that runs share.
 
@@ -22,16 +22,14 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from osmf_models.config import DataConfig, DpoConfig, TrainingConfig
+from osmf_models.config import DataConfig
 from osmf_models.data.dataset import TrainingExport, load_export
-from osmf_models.data.pairs import pairs_of_split
 from osmf_models.evaluation.arms import (
     BEST_SINGLE,
     ORACLE,
@@ -45,31 +43,19 @@ from osmf_models.evaluation.arms import (
     oracle_pictures,
     read_model_arm,
 )
-from osmf_models.evaluation.contradictions import CONTRADICTION_COLUMNS, contradictions, evenly_spread, right_shares
+from osmf_models.evaluation.implicit_reward import AskedPairs, ImplicitReward, judge_reward, reference_sha256
 from osmf_models.evaluation.kernel_distance import KERNEL_TERMS_NAME, write_kernel_terms
 from osmf_models.evaluation.picture_distances import PictureDistances
 from osmf_models.evaluation.resampling import Estimate
-from osmf_models.evaluation.simulated_ctr import (
-    JUDGED_SPLITS,
-    EvaluationSet,
-    evaluation_set,
-    found_groups,
-    read_group_cells,
-)
-from osmf_models.objectives.group_preference import accuracy_by_group, reward_margins
-from osmf_models.objectives.group_reward import calibration_bins, calibration_error
-from osmf_models.records import REFERENCE_NAME, RUN_RECORD_NAME
+from osmf_models.evaluation.simulated_ctr import EvaluationSet, evaluation_set, found_groups, read_group_cells
+from osmf_models.records import RUN_RECORD_NAME
 from osmf_models.simulator.market import Market, load_market
 from osmf_models.stages.evaluate import judge_drawn
 from osmf_models.stages.finish import finish_stage
-from osmf_models.stages.group_dpo import load_gmllm
 from osmf_models.stages.run_record import run_stage
 from osmf_models.training import zero
 from osmf_models.training.fit_picture_encoder import shared_encoder
-from osmf_models.training.pair_errors import judge_pairs
 from osmf_models.training.reference import verified_pretrained
-
-_ENDS = ("", "_low", "_high")
 
 
 def main() -> None:
@@ -98,11 +84,15 @@ def main() -> None:
     write_kernel_terms(options.output / KERNEL_TERMS_NAME, terms)
     metrics = picture_metrics(judgements)
     for name, one in terms.items():
-        found = Estimate.of(one.resampled(f"{market.name}-{market.seed}"))
-        metrics |= {f"{name}/kernel_distance{end}": value for end, value in zip(_ENDS, astuple(found), strict=True)}
+        metrics |= Estimate.of(one.resampled(f"{market.name}-{market.seed}")).named(f"{name}/kernel_distance")
     if arm and options.pretrained:
+        asked = AskedPairs(options.num_pairs, options.num_contradictions)
         with zero.process_group():
-            metrics |= judge_implicit_reward(arm, options, export)
+            judged = judge_reward(ImplicitReward.read(arm.folder, options.pretrained, export), export, asked)
+        (options.output / "contradictions.json").write_text(json.dumps(judged.contradictions.to_dict("records")))
+        bins = [asdict(one) for one in judged.calibration]
+        (options.output / "calibration.json").write_text(json.dumps(bins, indent=1))
+        metrics |= judged.metrics
     record: dict[str, Any] = {
         "stage": "judge",
         "as_of_date": export.manifest.as_of_date,
@@ -128,89 +118,19 @@ def picture_metrics(judgements: pd.DataFrame) -> dict[str, float]:
     return metrics
 
 
-def judge_implicit_reward(arm: ModelArm, options: argparse.Namespace, export: TrainingExport) -> dict[str, float]:
-    """Writes contradictions.json and calibration.json, and returns the metrics of both; there may be no such pairs."""
-    dpo = dpo_of_run(arm.folder)
-    policy, reference = (
-        load_gmllm(folder / "model", export).to(zero.device()).eval() for folder in (arm.folder, options.pretrained)
-    )
-    models = (policy, reference)
-    metrics: dict[str, float] = {}
-    held_out = held_out_rows(export, dpo)
-    if not held_out.empty:
-        rows = evenly_spread(held_out, options.num_pairs)
-        margins = implicit_margins(models, export, rows, dpo)
-        by_group = accuracy_by_group(margins, torch.tensor(rows.group_index.to_numpy()))
-        bins = calibration_bins(margins, torch.tensor(rows.target.to_numpy()))
-        metrics |= {
-            "num_pairs": float(len(rows)),
-            "pair_accuracy": sum(by_group.values()) / len(by_group),
-            "calibration_error": calibration_error(bins),
-        }
-        (options.output / "calibration.json").write_text(json.dumps([asdict(one) for one in bins], indent=1))
-    judged = judge_contradictions(models, export, dpo, options.num_contradictions)
-    (options.output / "contradictions.json").write_text(json.dumps(judged.to_dict("records")))
-    metrics["num_contradictions"] = float(len(judged))
-    if not judged.empty:
-        metrics["contradiction_accuracy"] = float(judged.right_share.mean())
-    return metrics
-
-
-def judge_contradictions(
-    models: tuple[Any, Any], export: TrainingExport, dpo: DpoConfig, num_contradictions: int
-) -> pd.DataFrame:
-    """Returns which share of its two pairs a model orders rightly, for each contradiction, CONTRADICTION_COLUMNS.
-
-    Both pairs of a contradiction get the same draws of noise and time, so that a model without a group has margins that
-    are each other's negative.
-    """
-    # Of the groups' pairs, also for a model that ignores groups: it still sees the null group.
-    pairs = held_out_rows(export, replace(dpo, pair_groups="own", contrast_weight=0.0))
-    couples = evenly_spread(contradictions(pairs), num_contradictions)
-    if couples.empty:
-        return pd.DataFrame(columns=list(CONTRADICTION_COLUMNS))
-    first, second = (pairs.iloc[couples[name]] for name in ("first", "second"))
-    margins = [implicit_margins(models, export, rows, dpo).numpy() for rows in (first, second)]
-    product_ids = export.products.product_id.to_numpy()[first.product_index.to_numpy()]
-    columns = (first.scope.to_numpy(), product_ids, right_shares(*margins))
-    return pd.DataFrame(dict(zip(CONTRADICTION_COLUMNS, columns, strict=True)))
-
-
-def implicit_margins(
-    models: tuple[Any, Any], export: TrainingExport, rows: pd.DataFrame, dpo: DpoConfig
-) -> torch.Tensor:
-    """Returns the implicit reward margins of policy and reference on pairs, (B,); the draws depend on their places."""
-    policy, reference = (judge_pairs(model, export, rows, dpo) for model in models)
-    return reward_margins(policy, reference, dpo.beta)
-
-
-def held_out_rows(export: TrainingExport, dpo: DpoConfig) -> pd.DataFrame:
-    """Returns the pairs of held-out products that a run like `dpo` learns from, with their label as `target`."""
-    is_root = export.pairs.is_scope_root == (dpo.pair_groups == "null")
-    splits = [split for split in JUDGED_SPLITS if (is_root & (export.pairs.split == split)).any()]
-    parts = [pairs_of_split(export, dpo, split) for split in splits]
-    return pd.concat(parts, ignore_index=True) if parts else export.pairs.head(0).assign(target=0.0)
-
-
 def check_reference(model: Path, pretrained: Path) -> None:
     """Looks whether a run's reference was this pretrained model.
 
     Raises:
         ValueError: when it was another, or the run had none.
     """
-    path = model / REFERENCE_NAME
-    if not path.is_file():
+    reference = reference_sha256(model)
+    if reference is None:
         raise ValueError(f"{model} is no run of stage group_dpo: it has no implicit reward, leave --pretrained out.")
-    if json.loads(path.read_text())["pretrained_sha256"] != verified_pretrained(pretrained):
+    if reference != verified_pretrained(pretrained):
         raise ValueError(
             f"the reference of {model} was not {pretrained}: name the pretrained model that it began with."
         )
-
-
-def dpo_of_run(folder: Path) -> DpoConfig:
-    """Returns the objective that a finished preference optimisation was trained with."""
-    fields = json.loads((folder / RUN_RECORD_NAME).read_text())["config"]["dpo"]
-    return DpoConfig(**{**fields, "training": TrainingConfig(**fields["training"])})
 
 
 def _check_counts(options: argparse.Namespace) -> None:
@@ -255,8 +175,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-seeds", type=int, default=Sampling.num_seeds)
     parser.add_argument("--num-inference-steps", type=int, default=Sampling.num_inference_steps)
     parser.add_argument("--guidance-scale", type=float, default=Sampling.guidance_scale)
-    parser.add_argument("--num-pairs", type=int, default=128, help="held-out pairs asked about, at most")
-    parser.add_argument("--num-contradictions", type=int, default=64, help="contradictions asked about, at most")
+    parser.add_argument(
+        "--num-pairs", type=int, default=AskedPairs.num_pairs, help="held-out pairs asked about, at most"
+    )
+    parser.add_argument(
+        "--num-contradictions",
+        type=int,
+        default=AskedPairs.num_contradictions,
+        help="contradictions asked about, at most",
+    )
     return parser
 
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 import osmf_models
 from osmf_models.records import HEARTBEAT_NAME, REFERENCE_NAME
-from osmf_pipelines.assets.metadata import picture
+from osmf_pipelines.assets.metadata import as_table, picture
 from osmf_pipelines.assets.publishing import Outcome, Pool, asset_specs, check_specs, materialising, publish
 from osmf_pipelines.assets.truth import has_truth
 from osmf_pipelines.partitions import evidence_days
@@ -181,11 +181,15 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
             "evaluate", arguments, output, run_name=f"{name} {day}", pictures=[f"{one}.png" for one in shown]
         )
         _tell_models(lake, day, [*MODELS, *controls], run.record["metrics"])
-        judged = json.loads((output / "report.json").read_text())["rows"]
+        report = json.loads((output / "report.json").read_text())
+        judged = report["rows"]
         columns = TABLES[name].column_names[1:-1]
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
         left = {"controls_left_out": left_out, "champion": champion.told}
         left["mlflow_run"] = run_link(lake.settings, run.mlflow_run_id)
+        left["calibration"] = as_table(
+            [{"arm": arm, **row} for arm, one in report["implicit_reward"].items() if one for row in one["calibration"]]
+        )
         told = {**left, **_pictures(output, *shown), **run.record["metrics"]}
         return rows, _arm_facts(judged), told
 

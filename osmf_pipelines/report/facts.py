@@ -142,6 +142,19 @@ class GroupLiftFacts:
 
 
 @dataclass(frozen=True)
+class ImplicitRewardFacts:
+    """What pairs of held-out products say of a model's implicit reward.
+
+    Attributes:
+        figures: as `osmf_models.evaluation.implicit_reward.JudgedReward` names them.
+        calibration: (how sure it is of its order, label for that order, pairs) by bin.
+    """
+
+    figures: Mapping[str, float]
+    calibration: Sequence[tuple[float, float, int]]
+
+
+@dataclass(frozen=True)
 class EvaluationFacts:
     """How models were judged on products held out of training.
 
@@ -153,6 +166,7 @@ class EvaluationFacts:
         lifts: of Group-DPO by the arm that it is compared with; empty where it was not judged beside any.
         predicted: log lift over the logged pictures by (arm, group_id, product_id), those that the reward model tells.
         gallery: columns of `osmf_models.evaluation.gallery`, the `picture` a data URI; or why there is none.
+        implicit_rewards: by model, None for one that has none; or why they are not known.
         mlflow_run_id: the run that it logged to; None where it ran by itself.
     """
 
@@ -163,6 +177,7 @@ class EvaluationFacts:
     lifts: Mapping[str, Sequence[GroupLiftFacts]]
     predicted: Mapping[tuple[str, ...], float]
     gallery: pd.DataFrame | Missing
+    implicit_rewards: Mapping[str, ImplicitRewardFacts | None] | Missing
     mlflow_run_id: str | None = None
 
 

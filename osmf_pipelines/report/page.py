@@ -13,6 +13,7 @@ from importlib.resources import files
 from osmf_pipelines.report.data_sections import groups_section, market_section, pairs_section
 from osmf_pipelines.report.facts import ONE_SIZE, OWN, EvaluationFacts, Missing, ReportFacts
 from osmf_pipelines.report.gallery_section import gallery_section
+from osmf_pipelines.report.implicit_reward_section import implicit_reward_section
 from osmf_pipelines.report.layout import percent, plural, points
 from osmf_pipelines.report.markup import Html, element, joined
 from osmf_pipelines.report.model_sections import (
@@ -30,6 +31,7 @@ _NAVIGATION = {
     "training": "Training",
     "gallery": "Pictures",
     "lifts": "Lifts",
+    "unseen-pairs": "Unseen pairs",
     "ablations": "Ablations",
     "verdict": "Verdict",
 }
@@ -57,6 +59,7 @@ def render(facts: ReportFacts) -> str:
         training_section(facts.training),
         gallery_section(facts.evaluation),
         lifts_section(facts.evaluation, _names(facts)),
+        implicit_reward_section(facts.evaluation),
         ablations_section(facts.ablation),
         verdict_section(facts.verdict),
     )

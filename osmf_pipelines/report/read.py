@@ -29,6 +29,7 @@ from osmf_pipelines.report.facts import (
     AblationFacts,
     EvaluationFacts,
     GroupLiftFacts,
+    ImplicitRewardFacts,
     Missing,
     TrainingLog,
     VerdictFacts,
@@ -36,6 +37,7 @@ from osmf_pipelines.report.facts import (
 from osmf_pipelines.report.inline_pictures import with_pictures
 
 _CURVES_NAME = "metrics.jsonl"
+_REPORT_NAME = "report.json"
 _FIRST_ARMS = ("random", "best_single", START, ONE_SIZE)
 _LAST_ARMS = (OWN, "oracle")
 _RUN = RunKey("evaluation", 0)
@@ -87,8 +89,26 @@ def read_evaluation(folder: Path) -> EvaluationFacts:
             if case.predicted_log_lift is not None
         },
         gallery=unless_broken(lambda: with_pictures(read_gallery(folder / GALLERY_NAME)), "The gallery"),
+        implicit_rewards=unless_broken(lambda: read_implicit_rewards(folder / _REPORT_NAME), "What pairs say"),
         mlflow_run_id=record.get("mlflow_run_id"),
     )
+
+
+def read_implicit_rewards(path: Path) -> dict[str, ImplicitRewardFacts | None]:
+    """Returns what pairs say of each model, from the report of stage evaluate.
+
+    Raises:
+        OSError, ValueError: when the file is missing or broken, or says nothing of pairs.
+    """
+    report: dict[str, Any] = json.loads(path.read_text())
+    if "implicit_reward" not in report:
+        raise ValueError(f"{path} says nothing of held-out pairs: materialise the asset evaluation_report again.")
+    return {arm: None if one is None else _implicit_reward(one) for arm, one in report["implicit_reward"].items()}
+
+
+def _implicit_reward(told: dict[str, Any]) -> ImplicitRewardFacts:
+    bins = [(one["mean_claimed"], one["mean_right"], one["num_pairs"]) for one in told["calibration"]]
+    return ImplicitRewardFacts({name: value for name, value in told.items() if name != "calibration"}, bins)
 
 
 def lifts_of(records: Mapping[str, EvaluationRecord], figure: str) -> dict[str, Sequence[GroupLiftFacts]]:

@@ -37,6 +37,14 @@ from tests.assets.conftest import LAST_DAY, LOGS, Run, small_market
 
 pytestmark = pytest.mark.slow
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model", "group_reward_model")
+OF_PAIRS = {
+    *("num_pairs", "num_contradictions", "calibration_error"),
+    *(
+        f"{name}{end}"
+        for name in ("pair_accuracy", "contradiction_accuracy", "shuffled_contradiction_accuracy")
+        for end in ("", "_low", "_high")
+    ),
+}
 
 
 def test_a_page_tells_pairs_and_says_what_is_missing(formed_settings: Settings) -> None:
@@ -74,11 +82,18 @@ def test_models_are_trained_judged_and_registered(
     assert {row["true_ctr_rate"] for row in judged} == {None}
     assert all(math.isfinite(row["predicted_log_lift"]) for row in judged)
     assert lake.read("registered_model").first()["alias"] in ("challenger", "none")
+    report = json.loads((Path(judged[0]["report_path"]) / "report.json").read_text())
+    assert report["implicit_reward"]["pretrained"] is None
+    assert set(report["implicit_reward"]["group_dpo"]) == {*OF_PAIRS, "calibration"}
 
     knowing = tiny.model_copy(update={"truth_path": drop_folder.parent / "hidden-truth"})
     # What is trained already serves again.
     trained = {name: _training(lake, name) for name in MODELS}
-    assert run("train_and_evaluate", knowing).success
+    result = run("train_and_evaluate", knowing)
+    assert result.success
+    told = result.asset_materializations_for_node("evaluation_report")[0].metadata
+    assert {f"group_dpo/{name}" for name in OF_PAIRS} <= set(told)
+    assert {record.data["arm"] for record in told["calibration"].records} == {"global_dpo", "group_dpo"}
     assert {name: _training(lake, name) for name in MODELS} == trained
 
     arms = {row["arm"] for row in lake.read("evaluation_report").select("arm").distinct().collect()}
@@ -129,6 +144,12 @@ def _check_judged(client: MlflowClient, lake: Lake, models: Sequence[str]) -> No
     runs = [client.get_run(_training(lake, name)[0]) for name in models]
     judged = [{name for name in run.data.metrics if name.startswith("judged/")} for run in runs]
     assert {"judged/mean_ctr", "judged/worst_group_ctr", "judged/picture_quality"} <= set.intersection(*judged)
+    of_pairs = {f"judged/{name}" for name in OF_PAIRS}
+    trained_on_pairs = [found for name, found in zip(models, judged, strict=True) if name != "pretrained_model"]
+    assert of_pairs <= set.intersection(*trained_on_pairs)
+    assert not of_pairs & judged[models.index("pretrained_model")]
+    one_size = runs[models.index("global_dpo_model")].data.metrics
+    assert one_size["judged/contradiction_accuracy"] == one_size["judged/shuffled_contradiction_accuracy"] == 0.5
     report = client.search_runs(["1"], "attributes.run_name = 'evaluation_report 2026-03-03'")[0].data.metrics
     for name, run in zip(models, runs, strict=True):
         assert run.data.metrics["judged/mean_ctr"] == report[f"{name.removesuffix('_model')}/mean_ctr"]
@@ -156,6 +177,7 @@ def _check_page(settings: Settings, client: MlflowClient) -> None:
     path = report_path(settings, LAST_DAY)
     page = path.read_text()
     facts = read_facts(LakeResource(settings), LAST_DAY)
+    assert [arm for arm, one in facts.evaluation.implicit_rewards.items() if one] == ["global_dpo", "group_dpo"]
     assert facts.missing().keys() == {"ablation"}
     assert {log.model for log in facts.training} == {name.removesuffix("_model") for name in MODELS}
     assert facts.verdict.alias == "champion"

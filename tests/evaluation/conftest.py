@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,13 +25,18 @@ def market() -> Market:
 
 @pytest.fixture(scope="session")
 def folders(market, tmp_path_factory) -> dict[str, Path]:
-    """An export of the market whose groups are the planted segments, its truth, and two untrained models."""
+    """An export of the market whose groups are the planted segments, its truth, and two untrained models.
+
+    The second says that it began with the first.
+    """
     root = tmp_path_factory.mktemp("evaluation")
     save_market(market, root / "truth")
     write_market_export(market, root / "export")
     write_group_cells(market, root / "cells.parquet")
     for name, pair_groups in (("pretrained", "own"), ("global_dpo", "null")):
         write_untrained_model(root / "export", root / name, pair_groups)
+    began_with = json.loads((root / "pretrained" / "run.json").read_text())["artifact_sha256"]
+    (root / "global_dpo" / "reference.json").write_text(json.dumps({"pretrained_sha256": began_with}))
     return {path.stem: path for path in root.iterdir()}
 
 
@@ -42,5 +48,6 @@ def write_untrained_model(export: Path, folder: Path, pair_groups: str) -> None:
     files = sorted(path for path in (folder / "model").rglob("*") if path.is_file())
     lines = sorted(f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    record = {"config": {"dpo": {"pair_groups": pair_groups}}, "artifact_sha256": digest}
+    dpo = asdict(replace(tiny().dpo, pair_groups=pair_groups))
+    record = {"config": {"dpo": dpo}, "artifact_sha256": digest}
     (folder / "run.json").write_text(json.dumps(record))

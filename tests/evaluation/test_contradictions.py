@@ -62,6 +62,8 @@ def test_accuracy_is_over_contradictions_and_drawn_by_product():
     assert resampled.shape == (NUM_RESAMPLES + 1,)
     assert resampled[0] == pytest.approx(0.75)
     assert np.unique(resampled).tolist() == [0.0, 0.75, 1.0]
+    flipped = judged.assign(shuffled_right_share=1.0 - judged.right_share)
+    np.testing.assert_allclose(resampled_accuracy(flipped, "m", "shuffled_right_share"), 1.0 - resampled)
 
 
 def test_a_part_is_spread_over_the_whole():

@@ -61,7 +61,12 @@ def test_the_stage_writes_a_row_per_arm_and_group_pictures_and_its_record(folder
     monkeypatch.setattr(sys, "argv", arguments(folders, tmp_path, "pretrained", "global_dpo"))
     evaluate.main()
     record = json.loads((tmp_path / "run.json").read_text())
-    rows = json.loads((tmp_path / "report.json").read_text())["rows"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = report["rows"]
+    no_pairs = {"num_pairs": 0.0, "num_contradictions": 0.0}  # this export has none
+    assert report["implicit_reward"] == {"pretrained": None, "global_dpo": {**no_pairs, "calibration": []}}
+    assert {name: record["metrics"][f"global_dpo/{name}"] for name in no_pairs} == no_pairs
+    assert "pretrained/num_pairs" not in record["metrics"]
     arms = ["random", "best_single", "pretrained", "global_dpo", "oracle"]
     assert sorted({row["arm"] for row in rows}) == sorted(arms)
     assert len(rows) == len(arms) * 11

@@ -13,6 +13,7 @@ from osmf_pipelines.report.facts import (
     EvaluationFacts,
     GroupFacts,
     GroupLiftFacts,
+    ImplicitRewardFacts,
     MarketFacts,
     Missing,
     PairFacts,
@@ -56,7 +57,17 @@ def evaluation() -> EvaluationFacts:
         GroupLiftFacts("shoe", "g2", 0.04, 0.06, -0.02, -0.03, -0.01, False, True),
     ]
     arms = ["random", "pretrained", "global_dpo", "group_dpo", "oracle"]
-    return EvaluationFacts(True, 2, metrics, arms, {"global_dpo": lifts}, {}, gallery())
+    return EvaluationFacts(True, 2, metrics, arms, {"global_dpo": lifts}, {}, gallery(), implicit_rewards())
+
+
+def implicit_rewards() -> dict[str, ImplicitRewardFacts | None]:
+    figures = {"pair_accuracy": 0.8, "contradiction_accuracy": 0.9, "shuffled_contradiction_accuracy": 0.45}
+    ends = {
+        f"{name}{end}": value + by for name, value in figures.items() for end, by in (("_low", -0.1), ("_high", 0.05))
+    }
+    own = ImplicitRewardFacts({**figures, **ends, "calibration_error": 0.0625}, [(0.6, 0.7, 5), (0.95, 0.9, 4)])
+    without_pairs = ImplicitRewardFacts({"num_pairs": 0.0, "num_contradictions": 0.0}, [])
+    return {"pretrained": None, "global_dpo": without_pairs, "group_dpo": own}
 
 
 def sample(name: str = "shoe", words: str = "mostly young; prefers red", rule: str = "age in {18-24}") -> ReportFacts:

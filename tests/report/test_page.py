@@ -19,7 +19,7 @@ from osmf_pipelines.report.page import render
 from tests.report.browser import NAMES, Tab, browser, find_chromium
 from tests.report.sample_facts import evaluation, png, sample
 
-ANCHORS = ["market", "groups", "pairs", "training", "gallery", "lifts", "ablations", "verdict"]
+ANCHORS = ["market", "groups", "pairs", "training", "gallery", "lifts", "unseen-pairs", "ablations", "verdict"]
 PACKAGE = Path(page_module.__file__).parent
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">",
@@ -91,6 +91,8 @@ def test_every_section_says_its_figures() -> None:
         "5.00% ▲ one size 4.00%",
         "4.00% on average",
         "+1.23 points over one size for all (−0.12 to +2.34)",
+        "global DPO, one size for all – – – – Group-DPO 0.80 (0.70 to 0.85) 0.90 (0.80 to 0.95) 0.45 (0.35 to 0.50) 0.062",
+        "Group-DPO: how sure of its order",
         "No ablation has been run here.",
         "The gate has refused it",
         "Registered as version 3 of shoe ; held against version 2",
@@ -179,6 +181,16 @@ def test_a_lake_whose_truth_is_not_known_says_so() -> None:
     assert "+10.0% (+0.0% to +20.0%)" in told
     assert "+10%" in told
     assert "nan" not in told.lower()
+
+
+def test_models_without_an_implicit_reward_and_unread_ones_are_told() -> None:
+    for rewards, told in (
+        ({"pretrained": None}, "No model here was trained on preferences beside the model that it began with."),
+        (Missing("What pairs say cannot be read."), "What pairs say cannot be read."),
+    ):
+        reading = Reading(render(replace(sample(), evaluation=replace(evaluation(), implicit_rewards=rewards))))
+        assert told in reading.text
+        assert "how sure of its order" not in reading.text
 
 
 def test_a_champion_and_no_pairs_are_told() -> None:

@@ -13,12 +13,20 @@ from osmf_models.evaluation.gallery import GALLERY_COLUMNS, GALLERY_NAME
 from osmf_pipelines.bench.ablation_figures import FIGURES
 from osmf_pipelines.bench.ablation_report import FORMAT
 from osmf_pipelines.promotion.audit import Aliases, Entry
-from osmf_pipelines.report.facts import AblationFacts, EvaluationFacts, Missing, TrainingLog, VerdictFacts
+from osmf_pipelines.report.facts import (
+    AblationFacts,
+    EvaluationFacts,
+    ImplicitRewardFacts,
+    Missing,
+    TrainingLog,
+    VerdictFacts,
+)
 from osmf_pipelines.report.read import (
     calibration_of,
     lifts_of,
     read_ablation,
     read_evaluation,
+    read_implicit_rewards,
     read_training,
     unless_broken,
     verdict_of,
@@ -73,6 +81,19 @@ def test_an_evaluation_tells_its_arms_in_order_and_whether_the_truth_is_known(tm
     assert facts.arms == ["random", "pretrained", "chosen_only", "group_dpo", "oracle"]
     assert isinstance(facts.gallery, Missing)
     assert "gallery.parquet holds no gallery" in facts.gallery.why
+    assert isinstance(facts.implicit_rewards, Missing)
+
+
+def test_what_pairs_say_is_read_by_model(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    one_bin = {"claimed_from": 0.9, "num_pairs": 7, "mean_claimed": 0.95, "mean_right": 0.9}
+    told = {"pretrained": None, "group_dpo": {"pair_accuracy": 0.8, "calibration": [one_bin]}}
+    path.write_text(json.dumps({"rows": [], "implicit_reward": told}))
+    own = ImplicitRewardFacts({"pair_accuracy": 0.8}, [(0.95, 0.9, 7)])
+    assert read_implicit_rewards(path) == {"pretrained": None, "group_dpo": own}
+    path.write_text('{"rows": []}')
+    with pytest.raises(ValueError, match="says nothing of held-out pairs"):
+        read_implicit_rewards(path)
 
 
 def test_a_broken_picture_costs_the_gallery_and_no_more(tmp_path: Path) -> None:

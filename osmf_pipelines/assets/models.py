@@ -187,10 +187,10 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
         rows = [(day, *[row[column] for column in columns], str(output)) for row in judged]
         left = {"controls_left_out": left_out, "champion": champion.told}
         left["mlflow_run"] = run_link(lake.settings, run.mlflow_run_id)
-        left["calibration"] = as_table(
-            [{"arm": arm, **row} for arm, one in report["implicit_reward"].items() if one for row in one["calibration"]]
-        )
-        told = {**left, **_pictures(output, *shown), **run.record["metrics"]}
+        bins = [
+            {"arm": arm, **row} for arm, one in report["implicit_reward"].items() if one for row in one["calibration"]
+        ]
+        told = {**left, **_pictures(output, *shown), "calibration": as_table(bins), **run.record["metrics"]}
         return rows, _arm_facts(judged), told
 
     return _stage_asset(name, inputs, "torch", evaluate, partitions, tuple(CONTROLS))

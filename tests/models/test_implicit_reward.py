@@ -1,4 +1,4 @@
-"""What held-out pairs say of an implicit reward: of contradictions nothing, exactly, where it does not see the group."""
+"""What held-out pairs say of an implicit reward: of contradictions nothing where it does not see the group."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted_export import write_export
 
-from osmf_models.config import DpoConfig
+from osmf_models.config import DataConfig, DpoConfig
+from osmf_models.data.dataset import load_export
 from osmf_models.evaluation.arms import ModelArm
 from osmf_models.evaluation.contradictions import contradictions
 from osmf_models.evaluation.implicit_reward import (
@@ -124,7 +126,9 @@ def test_who_listens_is_right_and_who_confuses_the_groups_is_wrong(export):
     assert right["shuffled_contradiction_accuracy"] == pytest.approx(1.0 - wrong["shuffled_contradiction_accuracy"])
 
 
-def test_told_of_a_shuffled_group_a_listener_is_right_where_the_draw_is(export):
+def test_told_of_a_shuffled_group_a_listener_is_right_where_the_draw_is(tmp_path):
+    write_export(tmp_path, num_products=60)
+    export = load_export(tmp_path, DataConfig())
     reward = Known(listener(export))
     judged = judge_contradictions(reward, export, held_out_rows(export, OWN), 10_000)
     first, second, *drawn = reward.asked
@@ -134,7 +138,7 @@ def test_told_of_a_shuffled_group_a_listener_is_right_where_the_draw_is(export):
     ]
     # Each scope has two groups: the one that is not the pair's own has it the other way round.
     np.testing.assert_allclose(judged.shuffled_right_share, (kept[0] + kept[1]) / 2)
-    assert 0.0 < judged.shuffled_right_share.mean() < 1.0
+    assert 0.25 < judged.shuffled_right_share.mean() < 0.75
     for sides in drawn:
         assert (export.groups.scope.to_numpy()[sides.group_index] == sides.scope.to_numpy()).all()
 

@@ -139,10 +139,9 @@ def judge_reward(reward: ImplicitReward, export: TrainingExport, asked: AskedPai
     the null group. Calibration is over pairs of the kind that it was trained on, because the label is theirs.
     """
     pairs = held_out_rows(export, replace(reward.dpo, pair_groups="own", contrast_weight=0.0))
-    metrics: dict[str, float] = {}
     rows = evenly_spread(pairs, asked.num_pairs)
     margins = reward.margins(export, rows)
-    metrics |= pair_accuracy(rows, margins)
+    metrics = pair_accuracy(rows, margins)
     if reward.dpo.pair_groups == "null":
         rows = evenly_spread(held_out_rows(export, reward.dpo), asked.num_pairs)
         margins = reward.margins(export, rows)

@@ -29,7 +29,8 @@ def implicit_reward_section(evaluation: EvaluationFacts | Missing) -> Html:
         "Which of two logged pictures a group prefers, on products held out of training. A model prefers the one that "
         "its training made likelier, against the model that it began with. Of a contradiction, two pictures that two "
         "groups order oppositely, who does not know the group is right on exactly half; so is, about, who is told of "
-        "another group. Pairs come from logs: no truth is needed. Intervals are 95%, by bootstrap over products."
+        "a group drawn at random. Pairs come from logs: no truth is needed. Intervals are 95%, by bootstrap over "
+        "products."
     )
     rows = [_row(arm, one) for arm, one in known.items()]
     parts: list[Content] = [paragraph(told), table(_HEADER, rows, range(1, len(_HEADER)), is_stacked=True)]

@@ -27,7 +27,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from osmf_pipelines.quality.expectations import Expectation
-from osmf_pipelines.quality.failing_rows import find_failing_rows
+from osmf_pipelines.quality.failing_rows import MAX_FAILING_ROWS, find_failing_rows
 from osmf_pipelines.quality.suites import SUITES
 from osmf_pipelines.tables import TABLES, Table
 
@@ -36,6 +36,7 @@ _BOOLEAN_ONLY = {"result_format": "BOOLEAN_ONLY"}
 _COUNTS = {"result_format": "BASIC", "partial_unexpected_count": 0}
 _NUMBERS = ("observed_value", "element_count", "unexpected_count", "unexpected_percent")
 _COLUMN_KEYS = ("column", "column_A", "column_B")
+_DAY_FACTS = ("source_date", "event_date")
 _UNIQUE = ("ExpectColumnValuesToBeUnique", "ExpectCompoundColumnsToBeUnique")
 _MAX_ERROR_CHARS = 500
 
@@ -47,7 +48,8 @@ class CheckResult:
     Attributes:
         expectation: what was expected.
         passed: whether it held.
-        detail: why not: counts, or as `error` what kept it from being evaluated; never a value of a restricted table.
+        detail: why not: counts of rows; of facts the days and numbers that break it; or as `error` what kept it from
+            being evaluated; never a value of a restricted table.
         failing_rows: where an expectation on rows did not hold, the first rows that break it, without personal columns.
     """
 
@@ -117,6 +119,8 @@ def _result(table: Table, expectation: Expectation, outcome: _Outcome, data: Dat
     if outcome.passed:
         return CheckResult(expectation, passed=True)
     detail: dict[str, Any] = dict(outcome.numbers)
+    if isinstance(data, pd.DataFrame) and not outcome.error:
+        detail = _failing_facts(data, expectation) or detail
     if outcome.error:
         detail["error"] = outcome.error if outcome is _NO_RESULT else _tell_error(outcome.error, table)
     failing_rows: tuple[dict[str, str], ...] = ()
@@ -126,6 +130,30 @@ def _result(table: Table, expectation: Expectation, outcome: _Outcome, data: Dat
         except Exception as error:  # the check has failed: that its rows cannot be shown must not hide it
             detail["failing_rows_error"] = _tell_error(str(error), table)
     return CheckResult(expectation, passed=False, detail=detail, failing_rows=failing_rows)
+
+
+def _failing_facts(facts: pd.DataFrame, expectation: Expectation) -> dict[str, Any]:
+    """The numbers that break an expectation by name, and their days: one, or a list of the first five."""
+    kwargs, columns = expectation.kwargs, _columns_of(expectation)
+    values = [facts[name] for name in columns]
+    match expectation.type:
+        case "ExpectColumnValuesToBeBetween":
+            low, high = kwargs["min_value"], kwargs["max_value"]
+            holds = values[0].between(-math.inf if low is None else low, math.inf if high is None else high)
+        case "ExpectColumnPairValuesToBeEqual":
+            holds = values[0] == values[1]
+        case "ExpectColumnPairValuesAToBeGreaterThanB":
+            holds = values[0] >= values[1]
+        case _:
+            return {}
+    days = [name for name in _DAY_FACTS if name in facts]
+    broken = facts.loc[~holds, [*days, *columns]].head(MAX_FAILING_ROWS)
+    told = {name: [_short(value) for value in broken[name].tolist()] for name in broken.columns} if len(broken) else {}
+    return {name: found[0] if len(found) == 1 else found for name, found in told.items()}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _tell_error(text: str, table: Table) -> str:

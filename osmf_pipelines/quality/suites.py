@@ -31,7 +31,13 @@ _EVENT_LEDGER = (
         "more than 1% of bad rows means that something upstream has changed",
         severity="warning",
     ),
-    fact("quarantine_is_bearable", "quarantine_excess", None, 0.0, "too many bad rows to trust the rest of the day"),
+    fact(
+        "quarantine_is_bearable",
+        "quarantine_excess",
+        None,
+        0.0,
+        "so many bad rows above OSMF_MAX_QUARANTINED_SHARE that the rest of the day is not trusted",
+    ),
 )
 
 _COUNTS = (

@@ -3,7 +3,7 @@
 One form serves `OSMF_SOURCE=files` and `OSMF_SOURCE=table`; `OSMF_SOURCE_PATH` is the folder that holds the file.
 
 ```toml
-image_root = "s3a://shop/pictures"  # before picture paths that are neither absolute nor URIs; default: this folder
+image_root = "/mnt/shop/pictures"   # before picture paths that are relative; default: this folder
 settle_hours = 6                    # `table` only: hours after a day's end (UTC) when its rows are complete; default 6
 
 [impressions]
@@ -52,7 +52,8 @@ chosen_better_probability = "p"
 Each section has one of `files`, `table` and `format`. With `OSMF_SOURCE=files`, impressions and clicks have `files`
 that name the day's folder once as `{date}` (2026-03-02), and a day is taken when `_SUCCESS` lies beside its files. With
 `OSMF_SOURCE=table` they have `table` or `format`, and `day_column`. The other sections are free in both. An option
-`"env:NAME"` is read from the environment variable NAME, so that no secret stands here.
+`"env:NAME"` is read from the environment variable NAME, so that no secret stands here. Pictures are opened as files:
+one that lies in an object store counts as missing until the store is mounted.
 
 The file is read in `read_mapping.py`, the tables in `mapped.py`; nothing here knows Spark.
 """
@@ -236,6 +237,13 @@ class Mapping(BaseModel):
     products: ProductsMapping
     creatives: CreativesMapping
     preference_pairs: PairsMapping | None = None
+
+    @field_validator("image_root")
+    @classmethod
+    def _check_image_root(cls, root: str) -> str:
+        if "://" in root:
+            raise ValueError(f"is {root!r}, and pictures are opened as files: mount the store, and give a folder")
+        return root
 
 
 def _is_day_format(text: str) -> bool:

@@ -104,6 +104,27 @@ def test_what_passes_shows_nothing(spark: SparkSession) -> None:
     assert {(result.passed, len(result.detail), result.failing_rows) for result in results} == {(True, 0, ())}
 
 
+def test_facts_that_fail_are_told_with_their_days(spark: SparkSession) -> None:
+    days = [
+        {"source_date": f"2026-03-0{day}", "num_read": 10, "num_accounted": 10, "quarantined_share": share}
+        | {"quarantine_excess": max(share - 0.05, 0.0), "num_impressions_read": 20}
+        for day, share in ((2, 0.0), (3, 0.3), (4, 0.0), (5, 0.55))
+    ]
+    clicks = spark.createDataFrame([], TABLES["bronze_clicks"].ddl)
+    results = check_table("bronze_clicks", clicks, days)
+    told = {result.expectation.name: result.detail for result in results if not result.passed}
+    assert told["quarantine_is_small"] == {
+        "source_date": ["2026-03-03", "2026-03-05"],
+        "quarantined_share": [0.3, 0.55],
+    }
+    assert told["quarantine_is_bearable"] == {
+        "source_date": ["2026-03-03", "2026-03-05"],
+        "quarantine_excess": [0.25, 0.5],
+    }
+    (lost,) = [r for r in check_table("bronze_clicks", clicks, [{**days[0], "num_accounted": 9}]) if r.is_blocking]
+    assert lost.detail == {"source_date": "2026-03-02", "num_read": 10, "num_accounted": 9}
+
+
 def test_a_failure_without_rows_shows_how_many_there_were(spark: SparkSession) -> None:
     failed = _named("has_rows", check_table("creative_stats", _stats(spark).limit(0), [FACTS]))
     assert (failed.passed, failed.detail, failed.failing_rows) == (False, {"observed_value": 0}, ())

@@ -53,6 +53,11 @@ def test_the_reference_is_a_valid_mapping(tmp_path: Path) -> None:
         ('attributes = ["age"]', 'attributes = ["age", "age"]', r"\[users.attributes\] names a column twice"),
         ('day_column = "dt"\n[clicks]', 'day_column = "dt"\nday_format = "yyyyMMdd"\n[clicks]', "does not tell days"),
         ("[impressions]", "settle_hours = -1\n[impressions]", "settle_hours: Input should be greater than or equal"),
+        (
+            "[impressions]",
+            'image_root = "s3a://shop"\n[impressions]',
+            r"\[image_root\] is 's3a://shop', and pictures are",
+        ),
         ("[impressions]", "settle_hours = 1\nsettle_hours = 2\n[impressions]", "cannot be read: Cannot overwrite"),
     ],
 )

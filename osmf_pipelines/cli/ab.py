@@ -106,15 +106,19 @@ def read_out(
         ValueError: when there is no such experiment or it cannot be compared.
     """
     from osmf_pipelines.resources.lake import LakeResource
+    from osmf_pipelines.spark.assign import list_rules
     from osmf_pipelines.spark.experiment_arms import count_experiment, days_of_experiment, exposures_between
 
     lake = LakeResource(settings).lake
     exposures = lake.read("silver_exposures")
     start, _ = days_of_experiment(exposures, experiment_id)  # whatever part of it is read out
     groups_date = _groups_date(lake, start)
+    rules = None
+    if groups_date is not None:
+        rules = list_rules(*(lake.read(name, (groups_date,)) for name in ("user_groups", "group_features")))
     counts = count_experiment(
         exposures_between(exposures, first_date, last_date),
-        None if groups_date is None else lake.read("user_groups", (groups_date,)),
+        rules,
         experiment_id=experiment_id,
         groups_as_of=groups_date,
         control=control,

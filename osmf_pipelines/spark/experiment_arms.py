@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from osmf_models.evaluation.ab import SUM_NAMES, ArmSums
 from osmf_models.evaluation.ab_readout import ArmCounts, ExperimentCounts
+from osmf_pipelines.spark.assign import assign_groups
 
 DEFAULT_CONTROL = "control"
 _MAX_LISTED = 20
@@ -60,21 +61,22 @@ def days_of_experiment(exposures: DataFrame, experiment_id: str) -> tuple[date, 
     return found[experiment_id]["first"], found[experiment_id]["last"]
 
 
-def sum_users(exposures: DataFrame, user_groups: DataFrame | None) -> DataFrame:
-    """Returns impressions and clicks of each user in each arm and group.
+def sum_users(exposures: DataFrame, rules: DataFrame | None) -> DataFrame:
+    """Returns impressions and clicks of each user in each arm and group, to which users belong as when they are served.
 
-    Grain: one row per (user_id, arm, scope, group_id). A user who was shown two arms has a null arm, a cell without a
-        group a null group. Exposures without an arm or a user are left out.
+    Grain: one row per (user_id, arm, scope, group_id). A user who was shown two arms has a null arm, a scope without
+        groups a null group. Exposures without an arm or a user are left out.
 
     Args:
         exposures: of one experiment.
-        user_groups: as of one day; None for no groups.
+        rules: from `assign.list_rules`, of one day; None for no groups.
     """
     known = exposures.where(F.col("arm").isNotNull() & F.col("user_id").isNotNull())
-    if user_groups is None:
+    if rules is None:
         placed = known.withColumn("group_id", F.lit(None).cast("string"))
     else:
-        placed = known.join(user_groups.select("scope", "cell", "group_id"), on=["scope", "cell"], how="left")
+        attributes = F.str_to_map("cell", F.lit(r"\|"), F.lit("="))
+        placed = assign_groups(known.withColumn("attributes", attributes), rules)
     of_user = Window.partitionBy("user_id")
     is_crossed = F.min("arm").over(of_user) != F.max("arm").over(of_user)
     return (
@@ -132,7 +134,7 @@ def count_model_versions(exposures: DataFrame) -> tuple[dict[str, dict[str, int]
 
 def count_experiment(
     exposures: DataFrame,
-    user_groups: DataFrame | None,
+    rules: DataFrame | None,
     *,
     experiment_id: str,
     groups_as_of: date | None,
@@ -144,7 +146,7 @@ def count_experiment(
 
     Args:
         exposures: `silver_exposures` of the days to count.
-        user_groups: as of `groups_as_of`; None for no groups.
+        rules: of groups as of `groups_as_of`, from `assign.list_rules`; None for no groups.
         experiment_id: as the logs name it.
         groups_as_of: day whose groups these are.
         control: arm that others are held against; None for the one called `control`.
@@ -157,7 +159,7 @@ def count_experiment(
     """
     first, last = days_of_experiment(exposures, experiment_id)
     own = exposures.where(F.col("experiment_id") == experiment_id)
-    all_rows = [row.asDict() for row in sum_arms(sum_users(own, user_groups), min_users=min_users).collect()]
+    all_rows = [row.asDict() for row in sum_arms(sum_users(own, rules), min_users=min_users).collect()]
     num_crossed = sum(row["num_users"] for row in all_rows if row["arm"] is None)
     rows = [row for row in all_rows if row["arm"] is not None]
     if not rows:
@@ -175,7 +177,7 @@ def count_experiment(
         experiment_id,
         str(first),
         str(last),
-        None if groups_as_of is None or user_groups is None else str(groups_as_of),
+        None if groups_as_of is None or rules is None else str(groups_as_of),
         _control_of(experiment_id, list(users), control),
         dict(planned_shares) if planned_shares else dict.fromkeys(users, 1 / len(users)),
         counts,

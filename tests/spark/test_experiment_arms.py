@@ -12,6 +12,7 @@ from rich.console import Console
 from osmf_models.evaluation.ab import SUM_NAMES, sum_arm
 from osmf_models.evaluation.ab_readout import ReadOut
 from osmf_pipelines.cli.ab import parse_split, print_readout
+from osmf_pipelines.serving.assign import EVERYONE_ELSE
 from osmf_pipelines.spark.experiment_arms import (
     choose_groups_date,
     count_experiment,
@@ -24,7 +25,7 @@ DDL = """event_date date, scope string, cell string, user_id string, is_clicked 
 DAY, NEXT = date(2026, 3, 2), date(2026, 3, 3)
 
 
-def shown(user, arm, clicked, *, cell="young", scope="shoe", experiment="e1", day=DAY, version=None):
+def shown(user, arm, clicked, *, cell="age=young", scope="shoe", experiment="e1", day=DAY, version=None):
     return (day, scope, cell, user, clicked, experiment, arm, version)
 
 
@@ -35,11 +36,11 @@ def exposures(spark):
         shown("a1", "a", True),
         shown("a1", "a", False),
         shown("a1", "a", True, scope="bag"),
-        shown("a2", "a", False, cell="old", day=NEXT),
+        shown("a2", "a", False, cell="age=old", day=NEXT),
         shown("b1", "b", True, version="7"),
         shown("b1", "b", True, version="7"),
-        shown("b1", "b", False, cell="nobody", version="7"),
-        shown("b2", "b", False, cell="old"),
+        shown("b1", "b", False, cell="age=baby", version="7"),
+        shown("b2", "b", False, cell="age=old"),
         shown("both", "a", True),
         shown("both", "b", False),
         shown("c1", None, True),
@@ -52,7 +53,12 @@ def exposures(spark):
 
 @pytest.fixture(scope="module")
 def groups(spark):
-    rows = [("shoe", "young", "g1"), ("shoe", "old", "g2"), ("bag", "young", "h")]
+    rows = [
+        ("shoe", "age=young", "g1"),
+        ("shoe", "age=old", "g2"),
+        ("shoe", EVERYONE_ELSE, "g0"),
+        ("bag", "age=young", "h"),
+    ]
     return spark.createDataFrame(rows, "scope string, cell string, group_id string")
 
 
@@ -77,6 +83,7 @@ def test_sums_are_those_of_users_one_by_one(exposures, groups) -> None:
         ("a", "shoe", "g2"): sums_of((1, 0)),
         ("b", "shoe", "g1"): sums_of((2, 2)),
         ("b", "shoe", "g2"): sums_of((1, 0)),
+        ("b", "shoe", "g0"): sums_of((1, 0)),  # of a cell that no rule names
     }
     assert (told.num_crossed_users, told.num_left_out_impressions) == (1, 2)
     assert told.model_versions == {"a": {"": 5}, "b": {"7": 3, "": 2}}
@@ -122,13 +129,13 @@ def test_planted_arms_from_exposures_to_the_table(spark) -> None:
     rate = 0.05 * np.exp(rng.normal(-0.125, 0.5, 2000)) * np.where((arm == 1) & (cell == 0), 1.6, 1.0)
     impressions = rng.integers(1, 41, 2000)
     clicks = rng.binomial(impressions, rate)
-    columns = (np.array(["a", "b"])[arm], np.array(["young", "old", "few"])[cell], impressions, clicks)
+    columns = (np.array(["a", "b"])[arm], np.array(["age=young", "age=old", "age=few"])[cell], impressions, clicks)
     per_user = [(f"u{u}", *row) for u, row in enumerate(zip(*(column.tolist() for column in columns), strict=True))]
     frame = spark.createDataFrame(per_user, "user_id string, arm string, cell string, n int, k int").selectExpr(
         "DATE'2026-03-02' AS event_date", "'shoe' AS scope", "cell", "user_id", "'e1' AS experiment_id", "arm",
         "'[7]' AS model_version", "explode(transform(sequence(1, n), i -> i <= k)) AS is_clicked",
     )  # fmt: skip
-    cells = [("shoe", "young", "[g]"), ("shoe", "old", "g2"), ("shoe", "few", "g3")]
+    cells = [("shoe", "age=young", "[g]"), ("shoe", "age=old", "g2"), ("shoe", "age=few", "g3")]
     groups = spark.createDataFrame(cells, "scope string, cell string, group_id string")
     readout = ReadOut(counted(frame, groups, min_users=50))
     for name in ("a", "b"):

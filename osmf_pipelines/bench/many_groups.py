@@ -12,7 +12,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from osmf_pipelines.bench.part_process import Steps
+from osmf_pipelines.bench.process_memory import driver_heap
 from osmf_pipelines.settings import Settings
 from osmf_pipelines.spark.ctr import group_ctr
 from osmf_pipelines.spark.group import form_groups, list_group_features, list_user_groups
@@ -29,6 +30,7 @@ from osmf_pipelines.spark.place_effects import fit_place_effects
 from osmf_pipelines.spark.session import get_spark
 
 GROUPS_PER_SCOPE = 16
+PARTS = ("sums", "place_effects", "groups", "group_ctr", "preference_pairs")
 _DAY = date(2026, 3, 2)
 _NUM_PRODUCTS, _NUM_CREATIVES = 5, 4
 _IMPRESSIONS, _BASE_RATE = 3_000, 0.03
@@ -108,64 +110,56 @@ def _uniform(of: Column, name: str, seed: int) -> Column:
     return (F.pmod(F.xxhash64(F.lit(f"{seed}-{name}"), of), F.lit(2_000_000)) / 1_000_000) - 1
 
 
-def measure_many_groups(settings: Settings, num_groups: int, seed: int, output: Path) -> dict[str, Any]:
-    """Forms groups, rates and pairs once; returns seconds of each part and the rows of each table.
+def measure_many_groups(settings: Settings, num_groups: int, seed: int, output: Path, steps: Steps) -> dict[str, Any]:
+    """Forms groups, rates and pairs once; returns the rows of each table.
 
     Args:
         settings: of the Spark session.
         num_groups: to plant.
         seed: of the sums.
         output: folder to write Parquet into.
+        steps: gets a row of `part` and `seconds` as each of `PARTS` ends; what a part of it wrote is read back.
 
     Returns:
-        `seconds` by part (`sums`, `place_effects`, `groups`, `group_ctr`, `preference_pairs`); `num_rows` by table;
-        `num_groups` found, scope roots not counted; `num_scopes`.
+        `num_rows` by table; `num_groups` found, scope roots not counted; `num_scopes`; `driver_heap`.
     """
     spark = get_spark(settings)
-    seconds: dict[str, float] = {}
+    done = {row["part"] for row in steps.read()}
 
-    def timed(part: str, make: Callable[[], Any]) -> Any:
-        began = time.perf_counter()
-        made = make()
-        seconds[part] = time.perf_counter() - began
-        return made
+    def written(part: str, **frames: DataFrame) -> dict[str, DataFrame]:
+        paths = {name: str(output / name) for name in frames}
+        if part not in done:
+            began = time.perf_counter()
+            for name, frame in frames.items():
+                frame.write.mode("overwrite").parquet(paths[name])
+            steps.append({"part": part, "seconds": time.perf_counter() - began})
+        return {name: spark.read.parquet(path) for name, path in paths.items()}
 
-    def written(name: str, frame: DataFrame) -> DataFrame:
-        path = str(output / name)
-        frame.write.mode("overwrite").parquet(path)
-        return spark.read.parquet(path)
-
-    made_up = make_up_sums(spark, num_groups, seed)
-    sums = timed("sums", lambda: {name: written(name, frame) for name, frame in vars(made_up).items()})
+    sums = written("sums", **vars(make_up_sums(spark, num_groups, seed)))
     stats, splits = sums["creative_stats"], sums["product_splits"]
-    effects = timed("place_effects", lambda: fit_place_effects(stats))
-    told: dict[str, Any] = {"as_of_date": _DAY, "place_effects": effects}
-    formed = timed(
-        "groups",
-        lambda: written("formed", form_groups(stats, sums["cell_users"], sums["creative_features"], splits, **told)),
-    )
-    user_groups = list_user_groups(formed)
-    rates = timed("group_ctr", lambda: written("group_ctr", group_ctr(stats, user_groups, splits, **told)))
-    pairs = timed(
-        "preference_pairs", lambda: written("preference_pairs", preference_pairs(rates, splits, as_of_date=_DAY))
-    )
-    features = list_group_features(formed)
-    found = features.where("NOT is_scope_root").count()
-    frames = {"creative_stats": stats, "user_groups": user_groups, "group_ctr": rates, "preference_pairs": pairs}
-    num_rows = {name: frame.count() for name, frame in frames.items()}
+    began = time.perf_counter()
+    told: dict[str, Any] = {"as_of_date": _DAY, "place_effects": fit_place_effects(stats)}
+    if "place_effects" not in done:
+        steps.append({"part": "place_effects", "seconds": time.perf_counter() - began})
+    formed = form_groups(stats, sums["cell_users"], sums["creative_features"], splits, **told)
+    formed = written("groups", formed=formed)["formed"]
+    user_groups, features = list_user_groups(formed), list_group_features(formed)
+    frames = written("group_ctr", group_ctr=group_ctr(stats, user_groups, splits, **told))
+    pairs = preference_pairs(frames["group_ctr"], splits, as_of_date=_DAY)
+    frames |= written("preference_pairs", preference_pairs=pairs)
+    frames |= {"creative_stats": stats, "user_groups": user_groups}
     return {
-        "seconds": seconds,
-        "num_rows": num_rows,
-        "num_groups": found,
+        "num_rows": {name: frame.count() for name, frame in frames.items()},
+        "num_groups": features.where("NOT is_scope_root").count(),
         "num_scopes": features.where("is_scope_root").count(),
+        "driver_heap": driver_heap(),
     }
 
 
 def _main(request_path: str, result_path: str) -> None:
     request = json.loads(Path(request_path).read_text())
-    result = measure_many_groups(
-        Settings(**request["settings"]), request["num_groups"], request["seed"], Path(request["output"])
-    )
+    settings, steps = Settings(**request["settings"]), Steps.beside(Path(result_path))
+    result = measure_many_groups(settings, request["num_groups"], request["seed"], Path(request["output"]), steps)
     Path(result_path).write_text(json.dumps(result))
 
 

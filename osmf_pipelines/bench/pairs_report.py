@@ -1,18 +1,14 @@
-"""What `osmf bench pairs` measured, as JSON, as a picture and on the terminal. docs/scale.md describes the keys."""
+"""What `osmf bench pairs` measured, as rows of its JSON; docs/scale.md describes the keys.
+
+Pictures belong in `pairs_plots.py`, the terminal in `pairs_tables.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
-
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from osmf_pipelines.bench.growth import Growth, fit_growth
 from osmf_pipelines.bench.process_memory import PeakMemory
@@ -33,8 +29,15 @@ def size_row(impressions: int, refreshes: Sequence[Row], num_rows: dict[str, int
         num_rows: of the published tables.
         peak: of the process and all that it started.
     """
-    stages = _add_stages([one["stages"] for one in refreshes])
-    return {"impressions": impressions, **_costs(stages), "num_rows": num_rows, "peak_bytes": asdict(peak)}
+    costs = _costs(_add_stages([one["stages"] for one in refreshes]))
+    heap = refreshes[0]["driver_heap"]
+    return {
+        "impressions": impressions,
+        **costs,
+        "num_rows": num_rows,
+        "peak_bytes": asdict(peak),
+        "driver_heap": heap,
+    }
 
 
 def peer_part(seconds: dict[str, float], peak: PeakMemory, equality: dict[str, dict[str, int]], row: Row) -> Row:
@@ -51,31 +54,65 @@ def peer_part(seconds: dict[str, float], peak: PeakMemory, equality: dict[str, d
     return {**row, "duckdb": told, "daily_ratio_to_duckdb": row["daily_seconds"] / total}
 
 
-def refresh_rows(refreshes: Sequence[Row]) -> list[Row]:
-    """Returns what each day's refresh cost, in order; `number` counts from 1."""
-    return [
-        {"number": number, "day": one["first_day"], **_costs(one["stages"])} for number, one in enumerate(refreshes, 1)
-    ]
+def refresh_row(number: int, refresh: Row) -> Row:
+    """Returns what one day's refresh cost.
+
+    Args:
+        number: of the day, from 1.
+        refresh: of `run_refreshes`.
+    """
+    kept = {name: refresh[name] for name in ("starts_process", "num_reopened_days", "driver_heap")}
+    return {"number": number, "day": refresh["first_day"], **kept, **_costs(refresh["stages"])}
 
 
 def refresh_growth(rows: Sequence[Row]) -> Row | None:
     """Returns how the last days compare with the second and those after it; None for fewer than 3 days.
 
-    The first day is left out: it starts the JVM and makes the tables. `last_to_second` compares single days,
-    `last_to_first_few` medians of as many as three days from the second on and of as many last ones.
+    Days that start a process are left out, the first one and the one that an interrupted run goes on with: they start
+    the JVM. `last_to_second` compares single days, `last_to_first_few` medians of as many as three days from the second
+    on and of as many last ones: `first_days` and `last_days`.
     """
-    if len(rows) < 3:
+    compared = [row for row in rows if not row["starts_process"]]
+    if len(compared) < 2:
         return None
-    later = rows[1:]
-    few = min(_NUM_COMPARED_DAYS, len(later) // 2)
-    told: Row = {"num_days": len(rows), "num_days_in_median": few}
+    few = min(_NUM_COMPARED_DAYS, len(compared) // 2)
+    first, last = compared[:few], compared[-few:]
+    told: Row = {
+        "first_days": [row["number"] for row in first],
+        "last_days": [row["number"] for row in last],
+        "num_days": len(compared),
+        "orchestration_share": _share_without_spark(compared),
+        "median_seconds_by_stage": {
+            name: {"first_days": _median(first, name), "last_days": _median(last, name)} for name in last[-1]["stages"]
+        },
+    }
     for name in ("daily_seconds", "as_of_seconds"):
-        values = [row[name] for row in later]
         told[name] = {
-            "last_to_second": values[-1] / values[0],
-            "last_to_first_few": median(values[-few:]) / median(values[:few]),
+            "last_to_second": last[-1][name] / first[0][name],
+            "last_to_first_few": median(row[name] for row in last) / median(row[name] for row in first),
         }
     return told
+
+
+def _median(rows: Sequence[Row], stage: str) -> float:
+    return median(row["stages"][stage]["seconds"] if stage in row["stages"] else 0.0 for row in rows)
+
+
+def _share_without_spark(rows: Sequence[Row]) -> float:
+    return float(1 - sum(row["spark_seconds"] for row in rows) / sum(row["seconds"] for row in rows))
+
+
+def groups_row(num_planted: int, steps: Sequence[Row], result: Row, peak: PeakMemory | None) -> Row:
+    """Returns what groups from made-up sums cost; of a part that goes on, what is done so far.
+
+    Args:
+        num_planted: groups.
+        steps: of `measure_many_groups`.
+        result: of it; empty before its end.
+        peak: of its process; None before its end.
+    """
+    seconds = {row["part"]: row["seconds"] for row in steps}
+    return {"num_groups_planted": num_planted, "seconds": seconds, **result, "peak_bytes": peak and asdict(peak)}
 
 
 def growth_rows(sizes: Sequence[Row]) -> dict[str, Row | None]:
@@ -89,15 +126,15 @@ def growth_rows(sizes: Sequence[Row]) -> dict[str, Row | None]:
 
 
 def _costs(stages: Stages) -> Row:
-    seconds = sum(stage["seconds"] for stage in stages.values())
-    spark_seconds = sum(stage["spark_seconds"] for stage in stages.values())
+    totals = {
+        name: sum(stage[name] for stage in stages.values()) for name in ("seconds", "spark_seconds", "job_seconds")
+    }
     return {
-        "seconds": seconds,
+        **totals,
         "start_seconds": stages.get(START, {"seconds": 0.0})["seconds"],
         "daily_seconds": sum(stages[name]["seconds"] for name in DAILY_STAGES if name in stages),
         "as_of_seconds": sum(stages[name]["seconds"] for name in AS_OF_STAGES if name in stages),
-        "spark_seconds": spark_seconds,
-        "orchestration_share": 1 - spark_seconds / seconds,
+        "orchestration_share": _share_without_spark([totals]),
         "stages": stages,
     }
 
@@ -118,92 +155,3 @@ def _add(first: Row, second: Row) -> Row:
         name: first["seconds_by_phase"].get(name, 0.0) + second["seconds_by_phase"].get(name, 0.0) for name in phases
     }
     return {**added, "seconds_by_phase": by_phase}
-
-
-def plot(report: Row, path: Path) -> None:
-    """Draws time against impressions with the fitted growth, time by stage of the largest size, and cost by day."""
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    by_size, by_stage, by_day = figure.subplots(1, 3)
-    sizes = sorted(report["sizes"], key=lambda row: row["impressions"])
-    _plot_sizes(by_size, sizes, report["growth"])
-    if sizes:
-        _plot_stages(by_stage, sizes[-1])
-    days = report["refreshes"]
-    for name, label in (("daily_seconds", "up to creative_stats"), ("as_of_seconds", "groups to pairs")):
-        by_day.plot([row["number"] for row in days], [row[name] for row in days], marker="o", label=label)
-    by_day.set(title="refresh of a day, equal volume", xlabel="day", ylabel="seconds", ylim=(0, None))
-    if days:
-        by_day.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-
-
-def _plot_sizes(axes: Any, sizes: Sequence[Row], growth: dict[str, Row | None]) -> None:
-    axes.set(
-        title="files to creative_stats", xlabel="million impressions", ylabel="seconds", xscale="log", yscale="log"
-    )
-    if not sizes:
-        return
-    millions = np.array([row["impressions"] / 1e6 for row in sizes])
-    series = {"daily_seconds": ("OSMF", [row["daily_seconds"] for row in sizes])}
-    if all("duckdb" in row for row in sizes):
-        series["duckdb_daily_seconds"] = ("DuckDB", [row["duckdb"]["daily_seconds"] for row in sizes])
-    for name, (label, seconds) in series.items():
-        (points,) = axes.plot(millions, seconds, marker="o", linestyle="none", label=label)
-        fit = growth.get(name)
-        if fit:
-            fine = np.geomspace(millions.min(), millions.max(), 50)
-            fitted = fit["fixed_seconds"] + fit["seconds_per_million"] * fine ** fit["exponent"]
-            label = f"{fit['fixed_seconds']:.1f} + {fit['seconds_per_million']:.1f} N^{fit['exponent']:.2f}"
-            axes.plot(fine, fitted, color=points.get_color(), linewidth=1, label=label)
-    axes.legend(frameon=False)
-
-
-def _plot_stages(axes: Any, row: Row) -> None:
-    names = list(row["stages"])
-    seconds = np.array([row["stages"][name]["seconds"] for name in names])
-    spark = np.array([row["stages"][name]["spark_seconds"] for name in names])
-    axes.barh(names, spark, label="Spark")
-    axes.barh(names, seconds - spark, left=spark, label="everything else")
-    axes.invert_yaxis()
-    axes.set(title=f"{row['impressions'] / 1e6:g} million impressions, by stage", xlabel="seconds")
-    axes.legend(frameon=False)
-
-
-def print_report(report: Row, console: Console) -> None:
-    """Prints a row per size, the growth, and what refreshes cost."""
-    table = Table(title="From files to preference pairs")
-    for name in ("impressions", "files to creative_stats", "DuckDB", "ratio", "all", "not Spark", "peak memory"):
-        table.add_column(name, justify="right")
-    for row in report["sizes"]:
-        peer = row.get("duckdb")
-        table.add_row(
-            f"{row['impressions']:,}",
-            f"{row['daily_seconds']:.1f} s",
-            f"{peer['daily_seconds']:.1f} s" if peer else "–",
-            f"{row['daily_ratio_to_duckdb']:.1f}" if peer else "–",
-            f"{row['seconds']:.1f} s",
-            f"{row['orchestration_share']:.0%}",
-            f"{row['peak_bytes']['tree'] / 2**30:.1f} GiB",
-        )
-    if report["sizes"]:
-        console.print(table)
-    for name, fit in report["growth"].items():
-        if fit:
-            told = (
-                f"{fit['fixed_seconds']:.1f} s + {fit['seconds_per_million']:.2f} s * (N / 10^6)^{fit['exponent']:.2f}"
-            )
-            interval = f"95% interval of the exponent {fit['exponent_low']:.2f} to {fit['exponent_high']:.2f}"
-            console.print(f"{name}: {told}, {interval}", highlight=False)
-    groups = report["groups"]
-    if groups:
-        seconds = sum(groups["seconds"].values()) - groups["seconds"]["sums"]
-        found = f"{groups['num_groups']:,} groups in {groups['num_scopes']:,} scopes"
-        console.print(f"{found} and their pairs: {seconds:.0f} s", highlight=False)
-    growth = report["refresh_growth"]
-    if growth:
-        for name, label in (("daily_seconds", "files to creative_stats"), ("as_of_seconds", "groups to pairs")):
-            ratio = growth[name]["last_to_first_few"]
-            console.print(
-                f"refresh of day {growth['num_days']}, {label}: {ratio:.2f} times the first days'", highlight=False
-            )

@@ -1,4 +1,4 @@
-"""Peak memory of a process and of all that it started, sampled while it runs."""
+"""Peak memory of a process and of all that it started, sampled while it runs; the heap that its JVM was given."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 import psutil
 
 _INTERVAL_SECONDS = 0.2
+_HEAP_OPTION = "-Xmx"
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,16 @@ class MemorySampler:
                 continue
             driver, python = (driver + size, python) if is_driver else (driver, python + size)
         return driver, python
+
+
+def driver_heap() -> str:
+    """Returns the largest heap that the JVM of this process may take, as its command line says, such as 2g.
+
+    Raises:
+        ValueError: when this process has started no JVM.
+    """
+    for process in psutil.Process().children(recursive=True):
+        if process.name() == "java":
+            said = [argument for argument in process.cmdline() if argument.startswith(_HEAP_OPTION)]
+            return said[-1].removeprefix(_HEAP_OPTION)
+    raise ValueError("this process has no JVM: start Spark first.")

@@ -1,80 +1,47 @@
 """`osmf bench pairs`: logs of each size, the pipeline and its peer on them, then day after day; then the report.
 
-Every part runs in a process of its own, so that memory and the start of the JVM are each size's own.
+Every part runs in a process of its own, so that memory and the start of the JVM are each part's own. What is measured
+is kept below OUTPUT/work until all of it is: the same call goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from osmf_pipelines.bench.duckdb_peer import COMPARED, PeerRequest, connect
-from osmf_pipelines.bench.pairs_logs import FIRST_DAY, MIN_IMPRESSIONS_PER_DAY, Workload
-from osmf_pipelines.bench.pairs_pipeline import UP_TO_PAIRS, Refresh, event_log_conf
+from osmf_pipelines.bench.duckdb_peer import COMPARED, connect
+from osmf_pipelines.bench.many_groups import PARTS
+from osmf_pipelines.bench.pairs_logs import MIN_IMPRESSIONS_PER_DAY, Workload
+from osmf_pipelines.bench.pairs_pipeline import UP_TO_PAIRS, Refresh
+from osmf_pipelines.bench.pairs_place import PairsBench, Place
+from osmf_pipelines.bench.pairs_plots import plot
 from osmf_pipelines.bench.pairs_report import (
     FORMAT,
-    Row,
+    groups_row,
     growth_rows,
     peer_part,
-    plot,
-    print_report,
     refresh_growth,
-    refresh_rows,
+    refresh_row,
     size_row,
 )
-from osmf_pipelines.bench.process_memory import MemorySampler, PeakMemory
-from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
+from osmf_pipelines.bench.pairs_tables import print_report
+from osmf_pipelines.bench.part_process import Row, write_json
+from osmf_pipelines.settings import Settings
 
-_DAGSTER_YAML = Path(__file__).resolve().parents[2] / "dagster_home" / "dagster.yaml"
 _TOLD_VERSIONS = ("pyspark", "delta-spark", "dagster", "great_expectations", "duckdb")
-_LAST_LINES = 5
-
-
-@dataclass(frozen=True)
-class PairsBench:
-    """What is measured.
-
-    Attributes:
-        impressions: of each size, over all its days; none for no sizes.
-        num_days: days of logs of a size, ingested at once.
-        refresh_days: days to refresh one after the other; 0 for none.
-        refresh_impressions: of each of them.
-        num_groups: to plant in made-up sums, for the part behind `creative_stats` alone; 0 for none.
-        num_cores: for Spark and for the peer.
-        driver_memory: heap of the Spark driver, the same for all sizes.
-        num_products: of each category.
-        seed: of market and logs.
-        has_peer: whether DuckDB does the same on the same files.
-        keeps_files: whether logs and lakes stay.
-    """
-
-    impressions: Sequence[int]
-    num_days: int = 1
-    refresh_days: int = 0
-    refresh_impressions: int = 1_000_000
-    num_groups: int = 0
-    num_cores: int = 2
-    driver_memory: str = "2g"
-    num_products: int = 25
-    seed: int = 1
-    has_peer: bool = True
-    keeps_files: bool = False
 
 
 def run_pairs_bench(settings: Settings, output: Path, bench: PairsBench, console: Console) -> Row:
-    """Writes `output`/pairs.json and pairs.png, after each size; returns the report.
+    """Writes `output`/pairs.json after each size, day and part, and pairs.png at the end; returns the report.
 
     Args:
         settings: of every lake; homes are made below `output`/work.
@@ -87,21 +54,21 @@ def run_pairs_bench(settings: Settings, output: Path, bench: PairsBench, console
         RuntimeError: when a part fails, or the peer's tables are not the lake's; it names the log.
     """
     _check(bench)
-    report: Row = {"format": FORMAT, "settings": asdict(bench), "machine": _machine()}
-    report |= {"sizes": [], "refreshes": [], "groups": None}
+    run = _Run(settings, output, bench, console)
     output.mkdir(parents=True, exist_ok=True)
     for impressions in sorted(set(bench.impressions)):
-        report["sizes"].append(_measure_size(settings, output / "work", bench, impressions, console))
-        _write(report, output)
+        run.measure_size(impressions)
     if bench.refresh_days:
-        report["refreshes"] = _measure_refreshes(settings, output / "work", bench, console)
-        _write(report, output)
+        run.measure_refreshes()
     if bench.num_groups:
-        report["groups"] = _measure_groups(settings, output / "work", bench, console)
-    _write(report, output)
-    print_report(report, console)
+        run.measure_groups()
+    run.write()
+    plot(run.report, output / "pairs.png")
+    print_report(run.report, console)
     console.print(f"{output / 'pairs.json'} and {output / 'pairs.png'} say more.", soft_wrap=True, highlight=False)
-    return report
+    if not bench.keeps_files:
+        shutil.rmtree(run.work)
+    return run.report
 
 
 def _check(bench: PairsBench) -> None:
@@ -126,161 +93,95 @@ def _machine() -> Row:
     return {"num_cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "versions": versions}
 
 
-def _write(report: Row, output: Path) -> None:
-    report["growth"] = growth_rows(report["sizes"])
-    report["refresh_growth"] = refresh_growth(report["refreshes"])
-    (output / "pairs.json").write_text(json.dumps(report, indent=1, allow_nan=False))
-    plot(report, output / "pairs.png")
+class _Run:
+    """Measures part by part, and keeps the report that is written."""
 
+    def __init__(self, settings: Settings, output: Path, bench: PairsBench, console: Console):
+        self.settings, self.output, self.bench, self.console = settings, output, bench, console
+        self.work = output / "work"
+        self.report: Row = {"format": FORMAT, "settings": asdict(bench), "machine": _machine()}
+        self.report |= {"sizes": [], "refreshes": [], "groups": None}
 
-def _measure_size(settings: Settings, work: Path, bench: PairsBench, impressions: int, console: Console) -> Row:
-    workload = Workload(impressions // bench.num_days, bench.num_days, bench.num_products, bench.seed)
-    place = _Place(work / f"{impressions}-impressions", settings, bench)
-    place.write_logs(workload, console)
-    days = [day.isoformat() for day in workload.days]
-    refreshes = [
-        Refresh("ingest_days", days[0], days[-1]),
-        Refresh("form_pairs", days[-1], days[-1], UP_TO_PAIRS),
-    ]
-    with console.status(f"{impressions:,} impressions: pipeline"):
-        done, peak = place.run_pipeline(refreshes, [*COMPARED, "preference_pairs"])
-    row = size_row(impressions, done["refreshes"], done["num_rows"], peak)
-    console.print(f"    {impressions:,} impressions: {row['seconds']:.0f} s", highlight=False)
-    if bench.has_peer:
-        with console.status(f"{impressions:,} impressions: DuckDB"):
-            row = peer_part(*place.run_peer(days, done["files"]), row)
-    place.remove()
-    return row
-
-
-def _measure_refreshes(settings: Settings, work: Path, bench: PairsBench, console: Console) -> list[Row]:
-    workload = Workload(bench.refresh_impressions, bench.refresh_days, bench.num_products, bench.seed)
-    place = _Place(work / f"{bench.refresh_days}-days", settings, bench)
-    place.write_logs(workload, console)
-    days = [day.isoformat() for day in workload.days]
-    with console.status(f"{bench.refresh_days} days, {bench.refresh_impressions:,} impressions each"):
-        done, _ = place.run_pipeline([Refresh("refresh_pairs", day, day) for day in days], [])
-    place.remove()
-    return refresh_rows(done["refreshes"])
-
-
-def _measure_groups(settings: Settings, work: Path, bench: PairsBench, console: Console) -> Row:
-    place = _Place(work / f"{bench.num_groups}-groups", settings, bench)
-    with console.status(f"{bench.num_groups:,} groups"):
-        done, peak = place.run_many_groups(bench.num_groups)
-    place.remove()
-    return {"num_groups_planted": bench.num_groups, **done, "peak_bytes": asdict(peak)}
-
-
-class _Place:
-    """A folder with logs, a lake and the peer's tables.
-
-    Args:
-        folder: to write into.
-        settings: of the lake, but for where it is and what Spark gets.
-        bench: what is measured.
-    """
-
-    def __init__(self, folder: Path, settings: Settings, bench: PairsBench):
-        self.folder, self.bench = folder.absolute(), bench
-        self.event_log = self.folder / "event-log"
-        changed = {
-            "home": self.folder / "home",
-            "lake": "",
-            "source": "files",
-            "source_path": self.folder / "market" / "drop",
-            "first_date": FIRST_DAY,
-            "end_date": FIRST_DAY + timedelta(days=max(bench.num_days, bench.refresh_days)),
-            # Requests are files, and made-up logs need nobody's secrets.
-            "user_key": DEFAULT_USER_KEY,
-            "alert_url": "",
-            "mlflow_uri": "",
-            "spark_master": f"local[{bench.num_cores}]",
-            "driver_memory": bench.driver_memory,
-        }
-        self.settings = settings.model_copy(update=changed)
-
-    def write_logs(self, workload: Workload, console: Console) -> None:
-        """Simulates the logs; what is there already is kept."""
-        of_simulator = {**self._dumped(), "home": str(self.folder / "simulator")}
-        request = {"settings": of_simulator, "output": str(self.folder / "market"), "workload": asdict(workload)}
-        with console.status(f"{workload.num_days} days, {workload.impressions_per_day:,} impressions each: logs"):
-            self._run("pairs_logs", request)
-
-    def run_pipeline(self, refreshes: Sequence[Refresh], tables: Sequence[str]) -> tuple[Any, PeakMemory]:
-        """Runs jobs on an empty lake; returns what `run_refreshes` does, and peak memory."""
-        for path in (self.settings.home, self.event_log, self._dagster_home):
-            shutil.rmtree(path, ignore_errors=True)
-        self.event_log.mkdir(parents=True)
-        self._dagster_home.mkdir(parents=True)
-        shutil.copy(_DAGSTER_YAML, self._dagster_home)
-        logged = {**self._dumped(), "spark_conf": {**self.settings.spark_conf, **event_log_conf(self.event_log)}}
-        request = {"settings": logged, "refreshes": [asdict(one) for one in refreshes], "tables": list(tables)}
-        return self._run("pairs_pipeline", request)
-
-    def run_many_groups(self, num_groups: int) -> tuple[Any, PeakMemory]:
-        """Returns what `measure_many_groups` does, and peak memory."""
-        request = {"settings": self._dumped(), "num_groups": num_groups, "seed": self.bench.seed}
-        return self._run("many_groups", {**request, "output": str(self.folder / "tables")})
-
-    def run_peer(
-        self, days: list[str], lake_files: dict[str, list[str]]
-    ) -> tuple[dict[str, float], PeakMemory, dict[str, dict[str, int]]]:
-        """Runs the peer; returns its seconds by stage, its peak memory, and rows and differences by table.
-
-        Raises:
-            RuntimeError: when its tables are not the lake's.
-        """
-        settings = self.settings
-        request = PeerRequest(
-            drop=str(settings.drop_folder),
-            days=days,
-            output=str(self.folder / "duckdb"),
-            num_threads=self.bench.num_cores,
-            user_key=settings.user_key,
-            attribution_window_hours=settings.attribution_window_hours,
-            click_lookback_days=settings.click_lookback_days,
-            max_impressions_per_user_day=settings.max_impressions_per_user_day,
-        )
-        seconds, peak = self._run("duckdb_peer", asdict(request))
-        compared = {name: lake_files[name] for name in COMPARED}
-        equality, _ = self._run("duckdb_peer", {**asdict(request), "lake_files": compared})
-        different = {name: counts["num_different"] for name, counts in equality.items() if counts["num_different"]}
-        if different:
-            raise RuntimeError(f"DuckDB's tables are not the lake's: rows that differ {different}; see {self.folder}.")
-        return seconds, peak, equality
-
-    def remove(self) -> None:
-        """Removes the folder, unless files are kept."""
-        if not self.bench.keeps_files:
-            shutil.rmtree(self.folder)
-
-    @property
-    def _dagster_home(self) -> Path:
-        return self.folder / "dagster"
-
-    def _dumped(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json")
-
-    def _run(self, module: str, request: dict[str, Any]) -> tuple[Any, PeakMemory]:
-        """Runs a module in a process of its own; returns its result and the peak memory of its tree."""
-        paths = {name: self.folder / f"{module}.{name}" for name in ("request.json", "result.json", "log")}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        paths["request.json"].write_text(json.dumps(request))
-        arguments = [str(paths["request.json"]), str(paths["result.json"])]
-        with paths["log"].open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"osmf_pipelines.bench.{module}", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "DAGSTER_HOME": str(self._dagster_home)},
+    def measure_size(self, impressions: int) -> None:
+        """Measures the pipeline and its peer on one size."""
+        bench = self.bench
+        workload = Workload(impressions // bench.num_days, bench.num_days, bench.num_products, bench.seed)
+        place = self._place(f"{impressions}-impressions", workload)
+        days = [day.isoformat() for day in workload.days]
+        refreshes = [
+            Refresh("ingest_days", days[0], days[-1]),
+            Refresh("form_pairs", days[-1], days[-1], UP_TO_PAIRS),
+        ]
+        name, num_parts = f"{impressions:,} impressions", 1 + len(refreshes) + bench.has_peer
+        with _progress(self.console, name, num_parts) as tell:
+            place.write_logs()
+            tell("logs")
+            tables = [*COMPARED, "preference_pairs"]
+            done, peak = place.run_pipeline(
+                refreshes, tables, lambda row: tell(f"{row['job']}: {row['seconds']:.0f} s"), goes_on=False
             )
-            with MemorySampler(process.pid) as sampler:
-                try:
-                    code = process.wait()
-                finally:
-                    process.kill()
-        if code:
-            last = "\n".join(paths["log"].read_text().splitlines()[-_LAST_LINES:])
-            raise RuntimeError(f"{module} ended with {code}; {paths['log']} says more:\n{last}")
-        return json.loads(paths["result.json"].read_text()), sampler.peak
+            row = size_row(impressions, done["refreshes"], done["num_rows"], peak)
+            if bench.has_peer:
+                row = peer_part(*place.run_peer(days, done["files"]), row)
+                tell(f"DuckDB: {row['duckdb']['daily_seconds']:.0f} s, its tables are the lake's")
+        self.report["sizes"].append(row)
+        self.write()
+        place.remove_tables()
+
+    def measure_refreshes(self) -> None:
+        """Refreshes day after day; an interrupted run goes on with the day that it was at."""
+        bench, rows = self.bench, self.report["refreshes"]
+        workload = Workload(bench.refresh_impressions, bench.refresh_days, bench.num_products, bench.seed)
+        place = self._place(f"{bench.refresh_days}-days", workload)
+        with _progress(self.console, f"days of {bench.refresh_impressions:,} impressions", bench.refresh_days) as tell:
+            place.write_logs()
+
+            def keep(refresh: Row) -> None:
+                row = refresh_row(len(rows) + 1, refresh)
+                rows.append(row)
+                self.write()
+                tell(f"day {row['number']}: {row['seconds']:.0f} s, {row['daily_seconds']:.0f} s to creative_stats")
+
+            days = [day.isoformat() for day in workload.days]
+            place.run_pipeline([Refresh("refresh_pairs", day, day) for day in days], [], keep, goes_on=True)
+        place.remove_tables()
+
+    def measure_groups(self) -> None:
+        """Forms groups and their pairs from made-up sums; an interrupted run goes on with the part that it was at."""
+        num_groups, steps = self.bench.num_groups, list[Row]()
+        place = self._place(f"{num_groups}-groups", num_groups)
+        with _progress(self.console, f"{num_groups:,} groups", len(PARTS)) as tell:
+
+            def keep(step: Row) -> None:
+                steps.append(step)
+                self.report["groups"] = groups_row(num_groups, steps, {}, None)
+                self.write()
+                tell(f"{step['part']}: {step['seconds']:.0f} s")
+
+            result, peak = place.run_many_groups(keep)
+        self.report["groups"] = groups_row(num_groups, steps, result, peak)
+        place.remove_tables()
+
+    def write(self) -> None:
+        """Writes what is measured so far."""
+        self.report["growth"] = growth_rows(self.report["sizes"])
+        self.report["refresh_growth"] = refresh_growth(self.report["refreshes"])
+        write_json(self.output / "pairs.json", self.report)
+
+    def _place(self, name: str, workload: Workload | int) -> Place:
+        return Place(self.work, name, self.settings, self.bench, self.report["machine"], workload)
+
+
+@contextmanager
+def _progress(console: Console, name: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Shows how much of a part is done and since when; what it yields says what came to its end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Once a second: what is measured has the same cores.
+    with Progress(*columns, console=console, transient=True, refresh_per_second=1) as bar:
+        task = bar.add_task(name, total=total)
+
+        def tell(text: str) -> None:
+            console.print(f"    {name}: {text}", highlight=False)
+            bar.advance(task)
+
+        yield tell

@@ -24,7 +24,7 @@ STAGE_OF_TABLE = {
     **dict.fromkeys(("user_groups", "group_features"), "groups"),
 }
 DAILY_STAGES = ("dimensions", "bronze", "silver_exposures", "creative_stats", "cell_users")
-AS_OF_STAGES = ("groups", "group_ctr", "preference_pairs")
+AS_OF_STAGES = ("groups", "group_lineage", "group_ctr", "preference_pairs", "policy_values", "training_export")
 # What a phase of publication is called in the report.
 PHASE_NAMES = {
     "claim": "compute",
@@ -69,18 +69,25 @@ class SparkWork:
 
     Attributes:
         busy: when a query or a job ran, disjoint and in order.
+        in_jobs: when a job ran, the same way.
         jobs: when each job was submitted.
         tasks: every task that ended.
     """
 
     busy: tuple[Interval, ...]
+    in_jobs: tuple[Interval, ...]
     jobs: tuple[float, ...]
     tasks: tuple[TaskTotals, ...]
 
     def between(self, began: float, ended: float) -> SparkWork:
         """Returns the part of it that can matter from `began` to `ended`, seconds since the epoch."""
+        busy, in_jobs = (
+            tuple((start, end) for start, end in intervals if end > began and start < ended)
+            for intervals in (self.busy, self.in_jobs)
+        )
         return SparkWork(
-            tuple((start, end) for start, end in self.busy if end > began and start < ended),
+            busy,
+            in_jobs,
             tuple(at for at in self.jobs if began <= at < ended),
             tuple(task for task in self.tasks if began <= task.at < ended),
         )
@@ -92,7 +99,9 @@ class StageCost:
 
     Attributes:
         seconds: wall time.
-        spark_seconds: of them, those in which Spark ran a query or a job.
+        spark_seconds: of them, those in which Spark ran a query or a job: queries are planned, and Delta's commits
+            written, in them too.
+        job_seconds: of these, those in which a job ran.
         seconds_by_phase: compute (before the rows are written), write, audit, commit.
         num_jobs: Spark jobs.
         input_bytes: read from files by tasks.
@@ -102,6 +111,7 @@ class StageCost:
 
     seconds: float = 0.0
     spark_seconds: float = 0.0
+    job_seconds: float = 0.0
     seconds_by_phase: dict[str, float] = field(default_factory=dict)
     num_jobs: int = 0
     input_bytes: int = 0
@@ -132,6 +142,7 @@ def cost_by_stage(began: float, ended: float, events: Sequence[PhaseEvent], work
         cost = costs.setdefault(stage, StageCost())
         cost.seconds += last - first
         cost.spark_seconds += overlap((first, last), work.busy)
+        cost.job_seconds += overlap((first, last), work.in_jobs)
         if phase:
             cost.seconds_by_phase[phase] = cost.seconds_by_phase.get(phase, 0.0) + last - first
         cost.num_jobs += sum(first <= at < last for at in work.jobs)
@@ -180,37 +191,51 @@ def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
     return tuple(merged)
 
 
-def read_event_log(folder: Path) -> SparkWork:
-    """Returns what the one application logged in `folder` did (`spark.eventLog.dir`, uncompressed, one file).
+class EventLog:
+    """The event log that one Spark application writes, uncompressed and into one file; read while it goes on.
 
-    Raises:
-        ValueError: when there is no log, or more than one.
+    Args:
+        folder: `spark.eventLog.dir`, of this application alone.
     """
-    logs = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    if len(logs) != 1:
-        raise ValueError(f"{folder} holds {len(logs)} Spark event logs, one is needed.")
-    with logs[0].open() as lines:
-        return spark_work(json.loads(line) for line in lines)
 
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._num_bytes = 0
+        self._started: dict[tuple[str, int], float] = {}
 
-def spark_work(events: Iterable[dict[str, Any]]) -> SparkWork:
-    """Returns what the events of a Spark event log tell; a query or a job that does not end counts for nothing."""
-    started: dict[tuple[str, int], float] = {}
-    intervals, jobs, tasks = [], [], []
-    for event in events:
-        name = event["Event"]
-        if name == "SparkListenerJobStart":
-            started["job", event["Job ID"]] = event["Submission Time"] / 1000
-            jobs.append(event["Submission Time"] / 1000)
-        elif name == "SparkListenerJobEnd":
-            intervals.append((started.pop(("job", event["Job ID"])), event["Completion Time"] / 1000))
-        elif name == f"{_SQL}Start":
-            started["sql", event["executionId"]] = event["time"] / 1000
-        elif name == f"{_SQL}End" and ("sql", event["executionId"]) in started:
-            intervals.append((started.pop(("sql", event["executionId"])), event["time"] / 1000))
-        elif name == "SparkListenerTaskEnd" and event.get("Task Metrics"):
-            tasks.append(_totals(event))
-    return SparkWork(merge_intervals(intervals), tuple(jobs), tuple(tasks))
+    def read_new(self) -> SparkWork:
+        """Returns what was logged since the last call; a query or a job that has not ended yet comes when it has.
+
+        Raises:
+            ValueError: when there is no log, or more than one.
+        """
+        logs = [path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        if len(logs) != 1:
+            raise ValueError(f"{self._folder} holds {len(logs)} Spark event logs, one is needed.")
+        with logs[0].open("rb") as log:
+            log.seek(self._num_bytes)
+            # The last line may not be whole yet.
+            lines = [line for line in log if line.endswith(b"\n")]
+        self._num_bytes += sum(len(line) for line in lines)
+        return self._work(json.loads(line) for line in lines)
+
+    def _work(self, events: Iterable[dict[str, Any]]) -> SparkWork:
+        in_queries, in_jobs, jobs, tasks = [], [], [], []
+        for event in events:
+            name = event["Event"]
+            if name == "SparkListenerJobStart":
+                self._started["job", event["Job ID"]] = event["Submission Time"] / 1000
+                jobs.append(event["Submission Time"] / 1000)
+            elif name == "SparkListenerJobEnd":
+                in_jobs.append((self._started.pop(("job", event["Job ID"])), event["Completion Time"] / 1000))
+            elif name == f"{_SQL}Start":
+                self._started["sql", event["executionId"]] = event["time"] / 1000
+            elif name == f"{_SQL}End" and ("sql", event["executionId"]) in self._started:
+                in_queries.append((self._started.pop(("sql", event["executionId"])), event["time"] / 1000))
+            elif name == "SparkListenerTaskEnd" and event.get("Task Metrics"):
+                tasks.append(_totals(event))
+        busy = merge_intervals([*in_queries, *in_jobs])
+        return SparkWork(busy, merge_intervals(in_jobs), tuple(jobs), tuple(tasks))
 
 
 def _totals(event: dict[str, Any]) -> TaskTotals:

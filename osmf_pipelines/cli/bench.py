@@ -196,7 +196,8 @@ def pairs(
 
     Growth is fitted to four sizes and more. The keys of the JSON are described in docs/scale.md.
     """
-    from osmf_pipelines.bench.run_pairs import PairsBench, run_pairs_bench
+    from osmf_pipelines.bench.pairs_place import PairsBench
+    from osmf_pipelines.bench.run_pairs import run_pairs_bench
 
     sizes = impressions or ([] if refresh_days or _count(groups) else ["1M"])
     bench = PairsBench(

@@ -22,7 +22,7 @@ from osmf_pipelines.bench.process_memory import PeakMemory
 from osmf_pipelines.settings import DEFAULT_USER_KEY, Settings
 
 _DAGSTER_YAML = Path(__file__).resolve().parents[2] / "dagster_home" / "dagster.yaml"
-_PIPELINE = "pairs_pipeline"
+_PACKAGE, _PIPELINE = "osmf_pipelines.bench", "pairs_pipeline"
 Tell = Callable[[Row], None]
 
 
@@ -99,9 +99,8 @@ class Place:
         assert isinstance(self.workload, Workload)
         of_simulator = {**self._dumped(), "home": str(self.folder / "simulator")}
         output = str(self.folder / "market")
-        run_part(
-            "pairs_logs", {"settings": of_simulator, "output": output, "workload": asdict(self.workload)}, self.folder
-        )
+        request = {"settings": of_simulator, "output": output, "workload": asdict(self.workload)}
+        run_part(f"{_PACKAGE}.pairs_logs", request, self.folder)
 
     def run_pipeline(
         self, refreshes: Sequence[Refresh], tables: Sequence[str], tell: Tell, *, goes_on: bool
@@ -124,7 +123,7 @@ class Place:
         logged = {**self._dumped(), "spark_conf": {**self.settings.spark_conf, **event_log_conf(event_log)}}
         request = {"settings": logged, "refreshes": [asdict(one) for one in refreshes], "tables": list(tables)}
         environment = {"DAGSTER_HOME": str(self._dagster_home)}
-        return run_part(_PIPELINE, request, self.folder, environment=environment, tell=tell)
+        return run_part(f"{_PACKAGE}.{_PIPELINE}", request, self.folder, environment=environment, tell=tell)
 
     def _empty_lake(self) -> None:
         for path in (self.settings.home, self._dagster_home):
@@ -135,7 +134,8 @@ class Place:
     def run_many_groups(self, tell: Tell) -> tuple[Any, PeakMemory]:
         """Returns what `measure_many_groups` does, and peak memory; goes on where an interrupted process was."""
         request = {"settings": self._dumped(), "num_groups": self.workload, "seed": self.bench.seed}
-        return run_part("many_groups", {**request, "output": str(self.folder / "tables")}, self.folder, tell=tell)
+        request["output"] = str(self.folder / "tables")
+        return run_part(f"{_PACKAGE}.many_groups", request, self.folder, tell=tell)
 
     def run_peer(
         self, days: list[str], lake_files: dict[str, list[str]]
@@ -156,9 +156,10 @@ class Place:
             click_lookback_days=settings.click_lookback_days,
             max_impressions_per_user_day=settings.max_impressions_per_user_day,
         )
-        seconds, peak = run_part("duckdb_peer", asdict(request), self.folder)
+        peer = f"{_PACKAGE}.duckdb_peer"
+        seconds, peak = run_part(peer, asdict(request), self.folder)
         compared = {**asdict(request), "lake_files": {name: lake_files[name] for name in COMPARED}}
-        equality, _ = run_part("duckdb_peer", compared, self.folder, name="duckdb_equality")
+        equality, _ = run_part(peer, compared, self.folder, name="duckdb_equality")
         different = {name: counts["num_different"] for name, counts in equality.items() if counts["num_different"]}
         if different:
             raise RuntimeError(f"DuckDB's tables are not the lake's: rows that differ {different}; see {self.folder}.")

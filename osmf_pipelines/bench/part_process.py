@@ -1,6 +1,6 @@
 """One part of a benchmark in a process of its own: what it made and how much memory it took, kept beside its files.
 
-A part is a module of this package, run with REQUEST.json RESULT.json. What a part measures belongs in that module.
+A part is a module, run with REQUEST.json RESULT.json. What a part measures belongs in that module.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def run_part(
     """Runs a module in a process of its own, unless its result is in `folder` already.
 
     Args:
-        module: of this package.
+        module: its full name.
         request: for it, always the same in this folder.
         folder: for request, steps, result and log.
-        name: of these files; default: the module's.
+        name: of these files; default: the last part of the module's.
         environment: more than this process's.
         tell: given each row of `Steps` once, in order, within about a second; those of an interrupted process too.
 
@@ -71,7 +71,8 @@ def run_part(
     Raises:
         RuntimeError: when it fails; it names the log.
     """
-    paths = {kind: folder / f"{name or module}.{kind}" for kind in ("request.json", "result.json", "done.json", "log")}
+    name = name or module.rpartition(".")[2]
+    paths = {kind: folder / f"{name}.{kind}" for kind in ("request.json", "result.json", "done.json", "log")}
     steps, num_told = Steps.beside(paths["result.json"]), 0
 
     def tell_new() -> None:
@@ -83,8 +84,7 @@ def run_part(
     if not paths["done.json"].is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(paths["request.json"], request)
-        command = [sys.executable, "-m", f"osmf_pipelines.bench.{module}"]
-        command += [str(paths["request.json"]), str(paths["result.json"])]
+        command = [sys.executable, "-m", module, str(paths["request.json"]), str(paths["result.json"])]
         peak = _run(command, paths["log"], environment or {}, tell_new)
         done = {"result": json.loads(paths["result.json"].read_text()), "peak": asdict(peak)}
         write_json(paths["done.json"], done)

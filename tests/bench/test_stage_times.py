@@ -15,13 +15,13 @@ from osmf_pipelines.bench.process_memory import MemorySampler
 from osmf_pipelines.bench.stage_times import (
     END,
     START,
+    EventLog,
     PhaseEvent,
     SparkWork,
     TaskTotals,
     cost_by_stage,
     merge_intervals,
     overlap,
-    read_event_log,
 )
 
 
@@ -47,7 +47,9 @@ EVENTS = _phases(
 
 
 def test_every_second_is_in_one_stage() -> None:
-    work = SparkWork(((6.0, 9.0), (19.0, 19.5)), (6.0, 7.0, 19.0), (TaskTotals(8.5, 100, 20, 3),))
+    work = SparkWork(
+        ((6.0, 9.0), (19.0, 19.5)), ((6.0, 6.5), (7.0, 8.5)), (6.0, 7.0, 19.0), (TaskTotals(8.5, 100, 20, 3),)
+    )
     costs = cost_by_stage(0.0, 22.0, EVENTS, work)
     assert {name: cost.seconds for name, cost in costs.items()} == {
         START: 5.0,
@@ -58,13 +60,13 @@ def test_every_second_is_in_one_stage() -> None:
     bronze = costs["bronze"]
     # Computed: 5 to 8, and 13 to 14 for the second table.
     assert bronze.seconds_by_phase == {"compute": 4.0, "write": 3.0, "audit": 1.0, "commit": 2.0}
-    assert (bronze.spark_seconds, bronze.num_jobs) == (3.0, 2)
+    assert (bronze.spark_seconds, bronze.job_seconds, bronze.num_jobs) == (3.0, 2.0, 2)
     assert (bronze.input_bytes, bronze.shuffle_bytes, bronze.spilled_bytes) == (100, 20, 3)
     assert (costs["creative_stats"].spark_seconds, costs["creative_stats"].num_jobs) == (0.5, 1)
 
 
 def test_a_run_that_published_nothing_is_all_start() -> None:
-    assert cost_by_stage(1.0, 4.0, [], SparkWork((), (), ()))[START].seconds == 3.0
+    assert cost_by_stage(1.0, 4.0, [], SparkWork((), (), (), ()))[START].seconds == 3.0
 
 
 def test_intervals_that_overlap_count_once() -> None:
@@ -90,12 +92,18 @@ def test_an_event_log_is_read(tmp_path: Path) -> None:
         {"Event": f"{sql}End", "executionId": 0, "time": 2500},
         {"Event": "SparkListenerJobStart", "Job ID": 1, "Submission Time": 3000},
     ]
-    (tmp_path / "local-1").write_text("\n".join(json.dumps(event) for event in events))
-    work = read_event_log(tmp_path)
-    assert work == SparkWork(((1.0, 2.5),), (1.5, 3.0), (TaskTotals(1.8, 7, 8, 9),))
+    log = tmp_path / "local-1.inprogress"
+    log.write_text("\n".join(json.dumps(event) for event in events))
+    reader = EventLog(tmp_path)
+    # The last line may not be whole yet: the second job has not begun.
+    assert reader.read_new() == SparkWork(((1.0, 2.5),), ((1.5, 2.0),), (1.5,), (TaskTotals(1.8, 7, 8, 9),))
+    with log.open("a") as more:
+        more.write('\n{"Event": "SparkListenerJobEnd", "Job ID": 1, "Completion Time": 3250}\n')
+    assert reader.read_new() == SparkWork(((3.0, 3.25),), ((3.0, 3.25),), (3.0,), ())
+    assert reader.read_new() == SparkWork((), (), (), ())
     (tmp_path / "local-2").write_text("")
     with pytest.raises(ValueError, match="holds 2 Spark event logs"):
-        read_event_log(tmp_path)
+        reader.read_new()
 
 
 def test_memory_of_a_child_counts(tmp_path: Path) -> None:

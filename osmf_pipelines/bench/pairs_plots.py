@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from osmf_pipelines.bench.part_process import Row
 
-_PANEL_INCHES = (5.5, 4.4)
+_PANEL_INCHES = (5.5, 4.8)
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}
 
 
 def plot(report: Row, path: Path) -> None:
@@ -57,7 +58,7 @@ def _plot_sizes(axes: Any, report: Row) -> None:
     axes.set(title="cost by volume", xlabel="million impressions (N)", ylabel="seconds", xscale="log", yscale="log")
     axes.set_xticks(millions, [f"{size:g}" for size in millions])
     axes.set_xticks([], minor=True)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(fontsize="small", **_BELOW)
 
 
 def _plot_stages(axes: Any, report: Row) -> None:
@@ -69,7 +70,7 @@ def _plot_stages(axes: Any, report: Row) -> None:
     axes.barh(names, seconds - spark, left=spark, label="everything else")
     axes.invert_yaxis()
     axes.set(title=f"{row['impressions'] / 1e6:g} million impressions, by stage", xlabel="seconds")
-    axes.legend(frameon=False)
+    axes.legend(ncols=2, **_BELOW)
 
 
 def _plot_days(axes: Any, report: Row) -> None:

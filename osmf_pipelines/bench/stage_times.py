@@ -7,7 +7,7 @@ Two records are laid over each other: the moments at which each phase of each pu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,12 +212,16 @@ class EventLog:
         logs = [path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith(".")]
         if len(logs) != 1:
             raise ValueError(f"{self._folder} holds {len(logs)} Spark event logs, one is needed.")
-        with logs[0].open("rb") as log:
+        return self._work(self._new_events(logs[0]))
+
+    def _new_events(self, path: Path) -> Iterator[dict[str, Any]]:
+        with path.open("rb") as log:
             log.seek(self._num_bytes)
-            # The last line may not be whole yet.
-            lines = [line for line in log if line.endswith(b"\n")]
-        self._num_bytes += sum(len(line) for line in lines)
-        return self._work(json.loads(line) for line in lines)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    return  # not whole yet
+                self._num_bytes += len(line)
+                yield json.loads(line)
 
     def _work(self, events: Iterable[dict[str, Any]]) -> SparkWork:
         in_queries, in_jobs, jobs, tasks = [], [], [], []

@@ -133,8 +133,12 @@ class Place:
 
     def run_many_groups(self, tell: Tell) -> tuple[Any, PeakMemory]:
         """Returns what `measure_many_groups` does, and peak memory; goes on where an interrupted process was."""
-        request = {"settings": self._dumped(), "num_groups": self.workload, "seed": self.bench.seed}
-        request["output"] = str(self.folder / "tables")
+        request: dict[str, Any] = {
+            "settings": self._dumped(),
+            "num_groups": self.workload,
+            "seed": self.bench.seed,
+            "output": str(self.folder / "tables"),
+        }
         return run_part(f"{_PACKAGE}.many_groups", request, self.folder, tell=tell)
 
     def run_peer(

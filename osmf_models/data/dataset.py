@@ -1,93 +1,56 @@
-"""Reads a training export into memory, and refuses one that is not whole.
+"""Reads the tables of a training export into memory and its pictures on demand; refuses one that is not whole.
 
-Drawing batches belongs in `collate.py`; the export's contract in `records.py`.
+How pictures lie on disk belongs in `unpacked.py`, drawing batches in `collate.py`, the export's contract in
+`records.py`.
 
 Shapes: `G` groups, `F` entries of a group's feature vector, `C` creatives, `H W` pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from osmf_models.config import DataConfig
+from osmf_models.data.png import Floats, PngFormat
+from osmf_models.data.shards import read_shard
+from osmf_models.data.unpacked import PngColumn, unpacked_rows
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
 
-Floats = NDArray[np.float32]
-Value = TypeVar("Value")
 _CLIP = 8.0  # a group further than this many deviations from the mean says no more
+_PICTURES = {
+    "products": {"cutout_png": ("cut-out", "RGBA")},
+    "creatives": {"image_png": ("picture", "RGB"), "mask_png": ("mask", "L")},
+}  # kind and mode of Pillow, by table and column
 
 
 class Pictures:
-    """A column of PNG pictures, decoded when asked for; the most recent ones are kept decoded.
+    """A column of pictures, read and decoded when asked for; the most recent ones are kept decoded.
 
     Args:
-        kind: what they are, for messages.
-        names: of what they show.
-        pngs: their bytes.
-        mode: of Pillow, of each of them.
-        image_px: their side.
-        config: the largest side that is looked at, and how many are kept.
+        names: of what they show, for messages.
+        pngs: their bytes, on disk.
+        png_format: what they are like.
+        num_cached: how many are kept.
     """
 
-    def __init__(
-        self, kind: str, names: Sequence[str], pngs: Sequence[bytes], mode: str, image_px: int, config: DataConfig
-    ):
-        self._kind, self._names, self._pngs, self._mode, self._image_px = kind, names, pngs, mode, image_px
-        self._max_px = config.max_image_px
-        self._decoded = lru_cache(maxsize=config.num_cached_pictures)(self._decode)
+    def __init__(self, names: Sequence[str], pngs: PngColumn, png_format: PngFormat, num_cached: int):
+        self._names, self._pngs, self._format = names, pngs, png_format
+        self._decoded = lru_cache(maxsize=num_cached)(self._decode)
 
     def __getitem__(self, index: int) -> Floats:
         """Returns picture `index` with values in [0, 1]: (H, W, channels), or (H, W) for masks."""
         return self._decoded(int(index))
 
-    def check(self) -> Pictures:
-        """Looks at what every picture says of itself, without decoding it, and returns them.
-
-        Raises:
-            ValueError: when one is missing, is no PNG, or has another mode or size.
-        """
-        for index in range(len(self._names)):
-            self._read(index, lambda image: None)
-        return self
-
     def _decode(self, index: int) -> Floats:
-        return self._read(index, lambda image: np.asarray(image, dtype=np.float32) / 255.0)
-
-    def _read(self, index: int, look: Callable[[Image.Image], Value]) -> Value:
-        name, png = self._names[index], self._pngs[index]
-        if not png:
-            raise ValueError(f"the {self._kind} of {name} is missing: export again.")
-        try:
-            with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-                if wrong := self._what_is_wrong(image):
-                    raise ValueError(f"the {self._kind} of {name} is {wrong}: export again.")
-                return look(image)
-        except UnidentifiedImageError as error:
-            raise ValueError(f"the {self._kind} of {name} is no readable PNG: export again.") from error
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"the {self._kind} of {name} is no readable PNG ({error}): export again.") from error
-
-    def _what_is_wrong(self, image: Image.Image) -> str:
-        if max(image.size) > self._max_px:
-            return f"{image.size} px, more than {self._max_px} (data.max_image_px)"
-        if image.mode != self._mode:
-            return f"of mode {image.mode}, where {self._mode} is needed"
-        if image.size != (self._image_px, self._image_px):
-            return f"{image.size} px, where the manifest says {self._image_px}"
-        return ""
+        return self._format.decode(self._names[index], self._pngs[index])
 
 
 @dataclass(frozen=True)
@@ -138,28 +101,41 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
             none of the export's.
     """
     manifest = ExportManifest.read(folder)
-    tables = {name: _read_table(folder, manifest, name) for name in EXPORT_TABLES}
+    formats = {
+        table: {name: PngFormat(*one, manifest.image_px, config.max_image_px) for name, one in columns.items()}
+        for table, columns in _PICTURES.items()
+    }
+    tables: dict[str, pd.DataFrame] = {}
+    pictures: dict[str, Pictures] = {}
+    for name in EXPORT_TABLES:
+        if name in formats:
+            tables[name], pngs = unpacked_rows(folder, _files(folder, manifest, name), formats[name])
+            named = list(tables[name].iloc[:, 0])
+            pictures |= {
+                column: Pictures(named, pngs[column], one, config.num_cached_pictures)
+                for column, one in formats[name].items()
+            }
+        else:
+            tables[name] = _read_table(folder, manifest, name)
     groups, products, creatives = tables["groups"], tables["products"], tables["creatives"]
     groups["is_held_out"] = _held_out(groups, config)
     for name in ("generation_examples", "preference_pairs"):
         tables[name] = tables[name][~tables[name].group_id.isin(config.held_out_groups)]
     raw = _feature_matrix(groups, manifest)
-    product_ids, creative_ids = pd.Index(products.product_id), pd.Index(creatives.creative_id)
-    creatives["product_index"] = product_ids.get_indexer(creatives.product_id)
+    creatives["product_index"] = pd.Index(products.product_id).get_indexer(creatives.product_id)
     examples, num_examples_left = _linked("generation_examples", tables, {"creative": "creative_id"})
     columns = {"chosen": "chosen_creative_id", "rejected": "rejected_creative_id"}
     pairs, num_pairs_left = _linked("preference_pairs", tables, columns)
-    px = manifest.image_px
     return TrainingExport(
         manifest=manifest,
         groups=groups.drop(columns="features"),
         group_features=normalised_features(raw, manifest.group_feature_mean, manifest.group_feature_scale),
         raw_group_features=raw,
-        products=products.drop(columns="cutout_png"),
-        cutouts=Pictures("cut-out", list(product_ids), list(products.cutout_png), "RGBA", px, config).check(),
+        products=products,
+        cutouts=pictures["cutout_png"],
         creatives=creatives[["creative_id", "product_index"]],
-        images=Pictures("picture", list(creative_ids), list(creatives.image_png), "RGB", px, config).check(),
-        masks=Pictures("mask", list(creative_ids), list(creatives.mask_png), "L", px, config).check(),
+        images=pictures["image_png"],
+        masks=pictures["mask_png"],
         examples=examples,
         pairs=pairs,
         num_examples_without_picture=num_examples_left,
@@ -182,32 +158,17 @@ def normalised_features(raw: NDArray[np.floating], mean: Sequence[float], scale:
     return np.clip(values, -_CLIP, _CLIP).astype(np.float32)
 
 
-def _read_table(folder: Path, manifest: ExportManifest, name: str) -> pd.DataFrame:
-    """Reads and verifies all shards of one table."""
+def _files(folder: Path, manifest: ExportManifest, name: str) -> list[ExportFile]:
+    """Returns the shards of one table, in order."""
     files = [file for file in manifest.files if file.table == name]
     if not files:
         raise ValueError(f"{folder}: the manifest lists no file for table {name!r}: export again.")
-    table = pa.concat_tables([_read_shard(folder, file) for file in sorted(files, key=lambda file: file.path)])
-    return table.to_pandas()
+    return sorted(files, key=lambda file: file.path)
 
 
-def _read_shard(folder: Path, file: ExportFile) -> pa.Table:
-    path = folder / file.path
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{folder}: the manifest names {file.path!r}, which lies outside the export.")
-    if not path.is_file():
-        raise ValueError(f"{folder}: {file.path} is listed in the manifest and missing: export again.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise ValueError(f"{folder}: {file.path} is not the file that was exported (sha256 differs): export again.")
-    table = pq.read_table(io.BytesIO(content))
-    if tuple(table.column_names) != EXPORT_TABLES[file.table]:
-        raise ValueError(
-            f"{folder}: {file.path} has columns {table.column_names}, {file.table} needs {EXPORT_TABLES[file.table]}."
-        )
-    if table.num_rows != file.num_rows:
-        raise ValueError(f"{folder}: {file.path} has {table.num_rows} rows, the manifest says {file.num_rows}.")
-    return table
+def _read_table(folder: Path, manifest: ExportManifest, name: str) -> pd.DataFrame:
+    """Reads and verifies all shards of one table without pictures."""
+    return pa.concat_tables([read_shard(folder, file) for file in _files(folder, manifest, name)]).to_pandas()
 
 
 def _feature_matrix(groups: pd.DataFrame, manifest: ExportManifest) -> Floats:

@@ -6,9 +6,6 @@ What is measured, and what its keys mean, belongs in `osmf_models/stages/bench_t
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,9 @@ from rich.table import Table
 
 from osmf_models.overrides import apply_overrides
 from osmf_models.recipes import load_recipe
-from osmf_pipelines.resources.launchers import launcher
+from osmf_pipelines.bench.measured_stage import run_measurement
 
 FORMAT = "osmf-bench-train/1"
-_LOG_TAIL_LINES = 15
 _GIB = 1024**3
 
 
@@ -51,20 +47,9 @@ def run_train_bench(
 
 
 def _measure(recipe: str, num_steps: int, overrides: Sequence[str], num_ranks: int) -> dict[str, Any]:
-    """Runs the stage in processes of its own and returns what it measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "measurement.json"
-        command = [*launcher(num_ranks), "osmf_models.stages.bench_train", "--recipe", recipe, "--output", str(file)]
-        command += ["--steps", str(num_steps), *(["--memory"] if num_ranks == 1 else [])]
-        command += [part for assignment in overrides for part in ("--set", assignment)]
-        threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not file.is_file():
-            tail = "\n".join((done.stdout + done.stderr).splitlines()[-_LOG_TAIL_LINES:])
-            raise RuntimeError(f"measuring {recipe} with {num_ranks} processes failed:\n{tail}")
-        measurement: dict[str, Any] = json.loads(file.read_text())
-        return measurement
+    arguments = ["--recipe", recipe, "--steps", str(num_steps), *(["--memory"] if num_ranks == 1 else [])]
+    arguments += [part for assignment in overrides for part in ("--set", assignment)]
+    return run_measurement("bench_train", arguments, num_ranks)
 
 
 def _show(runs: list[dict[str, Any]], console: Console) -> None:

@@ -32,7 +32,9 @@ class LoggingPolicyName(StrEnum):
 Markets = Annotated[
     list[PlantedMarketName] | None, typer.Option("--market", help="only this one (may be repeated); all of them")
 ]
-bench_app = typer.Typer(help="Benchmarks on planted truth, and of training speed: JSON each.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Benchmarks on planted truth, and of the speed of training and its data: JSON each.", no_args_is_help=True
+)
 _console = Console()
 
 
@@ -238,3 +240,24 @@ def train(
     from osmf_pipelines.bench.train import run_train_bench
 
     run_train_bench(recipe, steps, output, tuple(set_ or ()), ranks, _console)
+
+
+@bench_app.command()
+def loader(
+    pictures: Annotated[
+        int, typer.Option(min=16, help="of the export that is made, below TMPDIR: some 0.4 MB of disk each at 256 px")
+    ] = 2048,
+    image_px: Annotated[int, typer.Option(min=16, max=1024, help="side of the pictures")] = 256,
+    batch_size: Annotated[int, typer.Option(min=2, help="samples of a batch, over all processes; even")] = 64,
+    passes: Annotated[int, typer.Option(min=1, help="timed passes of each way, after one that is not timed")] = 3,
+    output: Annotated[Path, typer.Option(help="JSON file to write")] = Path("bench_loader.json"),
+) -> None:
+    """Times how training reads its export against reading and decoding the same shards raw, by one process and by two.
+
+    The export is synthetic and removed afterwards. A pass of the loader draws as many samples as there are pictures;
+    one of the others takes every picture, or every byte, once, from first to last. Passes take turns, with files in the
+    page cache; how much came from disk all the same is told. The keys of the JSON are described in docs/training.md.
+    """
+    from osmf_pipelines.bench.loader import run_loader_bench
+
+    run_loader_bench(pictures, image_px, batch_size, passes, output, _console)

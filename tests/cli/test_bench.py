@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from osmf_models.stages.bench_loader import LOADER_KEYS
 from osmf_models.stages.bench_train import MEASUREMENT_KEYS
 from osmf_pipelines.cli.bench import _count
 
@@ -39,7 +40,28 @@ def test_training_bench_writes_the_documented_keys(tmp_path: Path) -> None:
 
 def test_every_key_is_in_the_documentation() -> None:
     text = DOCS.read_text()
-    assert [key for key in MEASUREMENT_KEYS if f"`{key}`" not in text] == []
+    assert [key for key in (*MEASUREMENT_KEYS, *LOADER_KEYS) if f"`{key}`" not in text] == []
+
+
+def test_loader_bench_writes_the_documented_keys_and_two_ranks_read_what_one_does(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "bench.json"
+    sizes = ("--pictures", "32", "--image-px", "64", "--batch-size", "16", "--passes", "1")
+    done = _osmf("bench", "loader", *sizes, "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(output.read_text())
+    assert result["format"] == "osmf-bench-loader/1"
+    assert [list(run) for run in result["runs"]] == [list(LOADER_KEYS)] * 2
+    one, two = (run["loader_bytes_by_rank"] for run in result["runs"])
+    assert (len(one), len(two)) == (1, 2)
+    assert sum(two) == pytest.approx(one[0], rel=0.05)
+    assert max(two) < 0.7 * one[0]
+    assert "loader : decoding" in done.stdout
+
+
+def test_pictures_that_are_no_whole_number_of_batches_are_one_line() -> None:
+    done = _osmf("bench", "loader", "--pictures", "100", "--batch-size", "64")
+    assert done.returncode == 2
+    assert done.stdout.startswith("error: 100 pictures in batches of 64: batches must be even")
 
 
 def test_unknown_recipe_is_one_line() -> None:

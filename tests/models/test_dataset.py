@@ -13,11 +13,12 @@ from PIL import Image
 from osmf_models.config import DataConfig
 from osmf_models.data.dataset import load_export, normalised_features
 from osmf_models.data.pairs import shuffled_groups
+from osmf_models.data.unpacked import UNPACKED_NAME
 
 
 @pytest.fixture
 def copy(export_folder, tmp_path):
-    return shutil.copytree(export_folder, tmp_path / "export")
+    return shutil.copytree(export_folder, tmp_path / "export", ignore=shutil.ignore_patterns(UNPACKED_NAME))
 
 
 def rewrite(folder, table_name, change):
@@ -96,8 +97,9 @@ def test_other_format_is_refused(copy):
         load_export(copy, DataConfig())
 
 
-def test_altered_shard_is_refused(copy):
-    path = copy / "groups-00000.parquet"
+@pytest.mark.parametrize("table", ["groups", "creatives"])
+def test_altered_shard_is_refused(copy, table):
+    path = copy / f"{table}-00000.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="sha256 differs"):
         load_export(copy, DataConfig())

@@ -21,6 +21,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ LOADER_KEYS = {
     "batch_size": "samples of a batch, over all ranks",
     "num_passes": "timed passes of each way, after one that is not timed",
     "shard_bytes": "of the Parquet shards with pictures",
-    "disk_bytes": "read from disk in the timed passes, over all ranks; 0: all was in the page cache",
+    "disk_bytes": "read from disk in the timed passes, over all ranks, programs included; 0: the page cache had all",
     "unpack_seconds": "to verify the export and unpack its pictures, before their first use, all ranks at once",
     "load_seconds": "to load the export when its pictures are unpacked",
     "loader_samples_per_second": "over all ranks, median over passes",
@@ -87,8 +88,9 @@ def measure(folder: Path, batch_size: int, num_passes: int) -> dict[str, Any]:
         ValueError: when a pass is no whole number of batches, or these cannot be shared equally by the processes.
     """
     config = DataConfig(num_cached_pictures=0)
-    _, unpack_seconds = _timed(lambda: load_export(folder, config))
-    export, load_seconds = _timed(lambda: load_export(folder, config))
+    load = partial(load_export, folder, config)
+    _, unpack_seconds = _timed(load)
+    export, load_seconds = _timed(load)
     num_pictures = len(export.creatives)
     if num_pictures % batch_size:
         raise ValueError(f"{num_pictures} pictures are no whole number of batches of {batch_size}.")
@@ -103,7 +105,7 @@ def measure(folder: Path, batch_size: int, num_passes: int) -> dict[str, Any]:
     for number in range(1 + num_passes):
         for name, run in ways.items():
             before = psutil.Process().io_counters()
-            _, taken = _timed(lambda run=run, number=number: run(number))  # type: ignore[misc]
+            _, taken = _timed(partial(run, number))
             after = psutil.Process().io_counters()
             if number > 0:
                 seconds[name].append(taken)

@@ -74,8 +74,7 @@ def run_loader_bench(
 
 def _show(runs: list[dict[str, Any]], console: Console) -> None:
     first = runs[0]
-    disk = "page cache warm" if not any(run["disk_bytes"] for run in runs) else "page cache not warm"
-    title = f"{first['num_pictures']:,} pictures, {first['image_px']} px, batch {first['batch_size']}, {disk}"
+    title = f"{first['num_pictures']:,} pictures, {first['image_px']} px, batch {first['batch_size']}"
     table = Table("", *[f"processes: {run['num_ranks']}" for run in runs], title=title)
     rows = {
         "loader, samples a second": ("loader_samples_per_second", "{:,.1f}"),
@@ -86,6 +85,7 @@ def _show(runs: list[dict[str, Any]], console: Console) -> None:
         "reading the shards, MB a second": ("read_megabytes_per_second", "{:,.0f}"),
         "loader : decoding": ("loader_over_decode", "{:.2f}"),
         "unpacking once, seconds": ("unpack_seconds", "{:.1f}"),
+        "read from disk in the timed passes, bytes": ("disk_bytes", "{:,}"),
     }
     for label, (key, form) in rows.items():
         table.add_row(label, *[form.format(run[key]) for run in runs])

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +118,9 @@ def _unpack(folder: Path, file: ExportFile, formats: Mapping[str, PngFormat], ta
     batches = []
     with open_shard(folder, file) as shard, ExitStack() as stack:
         outputs = {name: stack.enter_context((target / f"{name}.pngs").open("wb")) for name in formats}
-        for batch in shard.iter_batches(batch_size=_ROWS_AT_ONCE):
-            rows = batch.to_pandas()
+        # Spark writes shards without rows too.
+        tables = chain([shard.schema_arrow.empty_table()], shard.iter_batches(batch_size=_ROWS_AT_ONCE))
+        for rows in (table.to_pandas() for table in tables):
             for name, format_ in formats.items():
                 for of, png in zip(rows.iloc[:, 0], rows[name], strict=True):
                     format_.check(of, png)

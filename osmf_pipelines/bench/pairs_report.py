@@ -66,7 +66,7 @@ def refresh_row(number: int, refresh: Row) -> Row:
 
 
 def refresh_growth(rows: Sequence[Row]) -> Row | None:
-    """Returns how the last days compare with the second and those after it; None for fewer than 3 days.
+    """Returns how the last days compare with the second and those after it; None for fewer than two to compare.
 
     Days that start a process are left out, the first one and the one that an interrupted run goes on with: they start
     the JVM. `last_to_second` compares single days, `last_to_first_few` medians of as many as three days from the second

@@ -54,8 +54,11 @@ def _size_table(sizes: Sequence[Row]) -> Table:
 
 
 def _day_table(days: Sequence[Row]) -> Table:
-    table = Table(title="Refreshes, day after day", caption="* starts Python and the JVM")
-    for name in ("day", "days re-opened", _DAILY, _AS_OF, "all", "not Spark", "no job"):
+    table = Table(
+        title="Refreshes, day after day",
+        caption="* starts Python and the JVM; re-opened: days before it, by late clicks",
+    )
+    for name in ("day", "re-opened", "to creative_stats", "as of", "all", "not Spark", "no job"):
         table.add_column(name, justify="right")
     for row in days:
         table.add_row(

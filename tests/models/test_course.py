@@ -21,7 +21,7 @@ def course(section: str, *changes: str, data_hash: str = "d") -> dict:
         ("pretraining", "data.text_dropout=0.5"),
         ("pretraining", "model.num_heads=1"),
         ("dpo", "dpo.beta=3.0"),
-        ("dpo", "dpo.label=strength"),
+        ("dpo", "dpo.label=probability"),
         ("dpo", "data.group_dropout=0.5"),
         ("dpo", 'data.held_out_groups=["g"]'),
     ],

@@ -169,6 +169,11 @@ class _Reporter:
             self.failure = f"{event.step_key}: {told or (cause.message.strip() if cause else 'failed')}"
 
     def _tell_materialization(self, materialization: dg.AssetMaterialization) -> None:
+        # A day beside those of the run, which says why; the table's own line comes after it.
+        if materialization.description:
+            told = f"{materialization.asset_key.path[-1]} of {materialization.partition} {materialization.description}"
+            self.console.print(f"    [green]+[/] {told}", highlight=False)
+            return
         # A range of days is one event per day, all of one publication.
         if materialization.asset_key in self.told:
             return

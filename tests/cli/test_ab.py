@@ -26,12 +26,17 @@ _EXPOSURES = """
 _GROUPS = """
     SELECT DATE'2026-03-01' AS as_of_date, 'shoe' AS scope, cell, CONCAT('[g', cell, ']') AS group_id
     FROM VALUES ('age=0'), ('age=1') AS t(cell)"""
+_FEATURES = """SELECT DATE'2026-03-01' AS as_of_date, 'shoe' AS scope, '[g]' AS group_id, TRUE AS is_scope_root"""
 
 
 @pytest.fixture
 def lake_settings(settings: Settings, spark: SparkSession) -> Settings:
     """A lake of an experiment, and groups as of the day before."""
-    for name, query in (("silver_exposures", _EXPOSURES), ("user_groups", _GROUPS)):
+    for name, query in (
+        ("silver_exposures", _EXPOSURES),
+        ("user_groups", _GROUPS),
+        ("group_features", _FEATURES),
+    ):
         frame = spark.sql(query)
         partition = TABLES[name].partition_column
         assert partition is not None

@@ -25,7 +25,7 @@ from osmf_models.data.unpacked import PngColumn, unpacked_rows
 from osmf_models.records import EXPORT_TABLES, ExportFile, ExportManifest
 
 _CLIP = 8.0  # a group further than this many deviations from the mean says no more
-_PICTURES = {
+PICTURE_COLUMNS = {
     "products": {"cutout_png": ("cut-out", "RGBA")},
     "creatives": {"image_png": ("picture", "RGB"), "mask_png": ("mask", "L")},
 }  # kind and mode of Pillow, by table and column
@@ -103,7 +103,7 @@ def load_export(folder: Path, config: DataConfig) -> TrainingExport:
     manifest = ExportManifest.read(folder)
     formats = {
         table: {name: PngFormat(*one, manifest.image_px, config.max_image_px) for name, one in columns.items()}
-        for table, columns in _PICTURES.items()
+        for table, columns in PICTURE_COLUMNS.items()
     }
     tables: dict[str, pd.DataFrame] = {}
     pictures: dict[str, Pictures] = {}

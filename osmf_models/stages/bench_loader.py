@@ -33,7 +33,7 @@ from PIL import Image
 
 from osmf_models.config import DataConfig
 from osmf_models.data.collate import BatchKey, Dropout, draw_generation_batch
-from osmf_models.data.dataset import TrainingExport, load_export
+from osmf_models.data.dataset import PICTURE_COLUMNS, TrainingExport, load_export
 from osmf_models.data.examples import examples_of_split
 from osmf_models.records import ExportManifest
 from osmf_models.stages.run_record import run_stage
@@ -63,7 +63,6 @@ LOADER_KEYS = {
 
 _CHUNK_BYTES = 2**20
 _ROWS_AT_ONCE = 64
-_PNG_COLUMNS = {"products": ("cutout_png",), "creatives": ("image_png", "mask_png")}
 Value = TypeVar("Value")
 
 
@@ -113,7 +112,7 @@ def measure(folder: Path, batch_size: int, num_passes: int) -> dict[str, Any]:
                 loader_bytes += after.read_chars - before.read_chars if name == "loader" else 0
     counted = torch.tensor([[loader_bytes / num_passes, disk_bytes]], dtype=torch.float64, device=zero.device())
     by_rank = zero.all_ranks(counted).tolist()  # (rank, 2)
-    shard_bytes = sum(file.num_bytes for file in export.manifest.files if file.table in _PNG_COLUMNS)
+    shard_bytes = sum(file.num_bytes for file in export.manifest.files if file.table in PICTURE_COLUMNS)
     pass_bytes = {"loader": sum(own for own, _ in by_rank), "decode": shard_bytes, "read": shard_bytes}
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
@@ -146,9 +145,9 @@ def _timed(run: Callable[[], Value]) -> tuple[Value, float]:
 def _own_shards(folder: Path, manifest: ExportManifest) -> list[tuple[Path, tuple[str, ...]]]:
     """Returns this process's share of the shards with pictures, and their columns of pictures."""
     shards = []
-    for table, columns in _PNG_COLUMNS.items():
+    for table, columns in PICTURE_COLUMNS.items():
         files = sorted(file.path for file in manifest.files if file.table == table)
-        shards += [(folder / path, columns) for path in files[zero.rank() :: zero.world_size()]]
+        shards += [(folder / path, tuple(columns)) for path in files[zero.rank() :: zero.world_size()]]
     return shards
 
 

@@ -101,7 +101,7 @@ def test_a_cancel_command_that_hangs_or_fails_is_told(
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="exit code 3"):
         follow("exit 3", cancel="echo $$ > pid; sleep 60 & wait")
-    assert time.monotonic() - started < 40  # a busy machine's, and less than the command's own 60
+    assert time.monotonic() - started < 10
     assert not is_running(int((tmp_path / "pid").read_text()))
     assert "cancelling gave exit code none after 1 s" in (tmp_path / "log.txt").read_text()
     with pytest.raises(RuntimeError, match="exit code 3"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
@@ -103,11 +102,14 @@ def deepspeed_config(
 @contextmanager
 def process_group() -> Iterator[None]:
     """Joins the launcher's processes, or makes a group of one, and leaves it cleanly."""
-    if "RANK" not in os.environ:
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    is_alone = "RANK" not in os.environ
+    if is_alone:
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if is_alone:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     try:
         yield
@@ -291,9 +293,3 @@ def all_ranks(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.cat(parts)
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 JOIN_NAME = "join.sh"
 _PLACEHOLDERS = ("output", "data", "num_processes", "num_nodes", "job")
-_LOOPBACK = "127.0.0.1"
+_ALONE = ("--standalone", "--local-addr", "127.0.0.1")  # a port that is free is found by who listens on it
 _DEFAULT_PORT = "29500"
 # What a user sets for the network between the machines goes along.
 _TRAVELLING_PREFIXES = ("GLOO_", "NCCL_")
@@ -120,11 +119,7 @@ def launcher(num_processes: int) -> list[str]:
     """Returns the start of a command that runs a module, named next, in so many processes of this machine."""
     if num_processes == 1:
         return [sys.executable, "-m"]
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        port = probe.getsockname()[1]
-    meeting = ["--nnodes", "1", "--master-addr", _LOOPBACK, "--master-port", str(port)]
-    return _torchrun(sys.executable, num_processes, meeting)
+    return _torchrun(sys.executable, num_processes, _ALONE)
 
 
 def parse_launch_command(text: str) -> CommandTemplate:
@@ -190,7 +185,7 @@ def _by_template(settings: Settings, job: Job) -> Launch:
     if settings.num_nodes > 1:
         start = _torchrun(python, settings.num_processes, _meeting(settings, job))
     elif settings.num_processes > 1:
-        start = _torchrun(python, settings.num_processes, ["--standalone", "--local-addr", _LOOPBACK])
+        start = _torchrun(python, settings.num_processes, _ALONE)
     else:
         start = [python, "-m"]
     values = {

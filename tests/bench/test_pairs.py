@@ -124,7 +124,7 @@ def test_impossible_requests_are_refused(settings: Settings, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_whole_of_it_on_little(settings: Settings, tmp_path: Path) -> None:
     """Two days with everything that real logs get wrong: DuckDB's tables are the lake's, to the row."""
-    bench = PairsBench([24_000], num_days=2, refresh_days=3, refresh_impressions=10_000, num_groups=320, num_products=2)
+    bench = PairsBench([24_000], num_days=2, refresh_days=2, refresh_impressions=10_000, num_groups=320, num_products=2)
     report = run_pairs_bench(settings, tmp_path, bench, Console(quiet=True))
     assert json.loads((tmp_path / "pairs.json").read_text()) == json.loads(json.dumps(report))
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
@@ -139,13 +139,12 @@ def test_the_whole_of_it_on_little(settings: Settings, tmp_path: Path) -> None:
     assert set(DAILY_STAGES) | {"start", "groups", "group_ctr", "preference_pairs"} <= row["stages"].keys()
     assert 0 < row["job_seconds"] <= row["spark_seconds"] < row["seconds"]
     assert row["peak_bytes"]["driver"] > 300e6
-    days, growth, groups = report["refreshes"], report["refresh_growth"], report["groups"]
-    assert [day["starts_process"] for day in days] == [True, False, False]
-    # Late clicks of the second and the third day touch every day before.
-    assert [day["num_reopened_days"] for day in days] == [0, 1, 2]
+    days, groups = report["refreshes"], report["groups"]
+    assert [day["starts_process"] for day in days] == [True, False]
+    # Late clicks of the second day touch the first.
+    assert [day["num_reopened_days"] for day in days] == [0, 1]
     assert set(DAILY_STAGES) | set(AS_OF_STAGES) <= days[-1]["stages"].keys()
     assert all(0 < day["orchestration_share"] < 1 for day in days)
-    assert growth["daily_seconds"]["last_to_second"] == days[2]["daily_seconds"] / days[1]["daily_seconds"]
     assert tuple(groups["seconds"]) == PARTS
     assert groups["num_scopes"] == 20
     assert 160 < groups["num_groups"] <= 320

@@ -76,6 +76,3 @@ def test_its_days_come_to_pairs_and_the_bad_one_is_refused(tmp_path: Path) -> No
     assert refused.returncode == 2
     assert "quarantine_is_bearable" in refused.stdout
     assert f"refused {THIRD}: quarantine_is_small, quarantine_is_bearable" in osmf("tables").stdout
-    _make_shop(tmp_path, "mended")
-    mended = osmf("ingest", "--first-day", str(THIRD), "--pairs")
-    assert mended.returncode == 0, mended.stdout + mended.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,8 @@ import pytest
 
 @pytest.mark.slow
 def test_one_killed_process_ends_the_job_in_under_a_minute(export_folder, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launcher += ["--master-addr", "127.0.0.1", "--master-port", str(port), "--log-dir", str(tmp_path / "torchrun")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    launcher += ["--nproc-per-node", "2", "--log-dir", str(tmp_path / "torchrun")]
     stage = ["-m", "osmf_models.stages.pretrain", "--recipe", "tiny", "--data", export_folder, "--output", tmp_path]
     stage += ["--set", "pretraining.training.num_steps=100000", "--set", "pretraining.training.checkpoint_every=0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

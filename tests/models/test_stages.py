@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +26,8 @@ def launched(num_processes: int) -> list[str]:
     """Returns the start of a command that runs a file, or after `-m` a module, in so many processes."""
     if num_processes == 1:
         return [sys.executable]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = [sys.executable, "-m", "torch.distributed.run", "--log-dir", os.devnull, "--nproc-per-node"]
-    program += [str(num_processes)]
-    return [*program, "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    return [*program, "--log-dir", os.devnull, "--nproc-per-node", str(num_processes)]
 
 
 def run(stage: str, *arguments: object, num_processes: int = 1, recipe: str = "tiny") -> subprocess.CompletedProcess:

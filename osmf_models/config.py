@@ -232,7 +232,7 @@ class DpoConfig:
     error_space: str = "look"
     time_power: float = 2.0
     pair_groups: str = "own"
-    is_group_balanced: bool = True
+    is_group_balanced: bool = False
     is_adapters_only: bool = False
     reference: str = "cached"
     num_evaluation_pairs: int = 64

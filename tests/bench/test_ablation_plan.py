@@ -42,7 +42,7 @@ def test_switches_by_hand() -> None:
     assert arms["clean_error"].changes == {"error_space": "clean", "beta": 100.0, "anchor_weight": 5.0}
     assert arms["clean_error_even_times"].changes["time_power"] == 1.0
     assert arms["velocity_error"].changes["error_space"] == "velocity"
-    assert arms["groups_by_size"].changes == {"is_group_balanced": False}
+    assert arms["equal_groups"].changes == {"is_group_balanced": True}
     assert (arms["beta_div4"].changes["beta"], arms["beta_x4"].changes["beta"]) == (100.0, 1600.0)
     assert (arms["no_anchor"].changes["anchor_weight"], arms["anchor_x2"].changes["anchor_weight"]) == (0.0, 40.0)
     assert set(CONTROLS) < arms.keys()
@@ -52,7 +52,7 @@ def test_what_a_recipe_has_on_is_turned_off() -> None:
     arms = by_name(replace(DPO, label="strength", rejected_safeguard=0.5, contrast_weight=2.0, anchor_weight=0.0))
     assert arms["probability_label"].changes == {"label": "probability"}
     assert by_name(replace(DPO, error_space="clean"))["look_error"].changes == {"error_space": "look"}
-    assert by_name(replace(DPO, is_group_balanced=False))["equal_groups"].changes == {"is_group_balanced": True}
+    assert by_name(replace(DPO, is_group_balanced=True))["groups_by_size"].changes == {"is_group_balanced": False}
     assert arms["no_safeguard"].changes == {"rejected_safeguard": 0.0}
     assert arms["no_contrast"].changes == {"contrast_weight": 0.0}
     assert arms["anchor"].changes["anchor_weight"] > 0.0

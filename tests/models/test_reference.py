@@ -40,7 +40,7 @@ def path(tmp_path):
         "dpo.error_space=velocity",
         "dpo.time_power=1.0",
         "dpo.pair_groups=null",
-        "dpo.is_group_balanced=false",
+        "dpo.is_group_balanced=true",
         "dpo.contrast_weight=1.0",
         "dpo.num_evaluation_pairs=5",
         "dpo.num_evaluation_draws=3",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -54,17 +54,39 @@ class Story:
         yield
         self.seconds[name] = round(time.monotonic() - started, 1)
 
+    @property
+    def unfinished(self) -> Path:
+        """Where the parts of a chain that has not come to its end are noted."""
+        return self.path.with_name("demo-parts.json")
+
+    def once(self, name: str, title: str, work: Callable[[], object]) -> None:
+        """Does one part of the chain, unless a demo that was interrupted has done it, and notes it."""
+        if name in self.seconds:
+            self.console.print(f"\n[bold]{title}[/]: done before", highlight=False)
+            return
+        with self.part(name, title):
+            work()
+        _write(self.unfinished, self.seconds)
+
     def tell(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Writes what came of the parts so far, with their seconds; returns it."""
         told = {**summary, "seconds": {**self.seconds, "total": round(sum(self.seconds.values()), 1)}}
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text(json.dumps(told, indent=1))
-        temporary.replace(self.path)
+        _write(self.path, told)
         return told
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(told, indent=1))
+    temporary.replace(path)
 
 
 def run_demo(settings: Settings, console: Console, *, has_models: bool) -> None:
     """Runs the chain; ends with a table, paths and commands to explore, and `summary.json` beside them.
+
+    After an interruption it goes on with the part that was under way; a chain that came to its end is run anew, which
+    publishes nothing new and trains nothing again where nothing changed.
 
     Args:
         settings: of the market's lake; the Open Bandit logs get a lake of their own below it.
@@ -134,26 +156,38 @@ def _run_chain(settings: Settings, story: Story, *, has_models: bool) -> dict[st
     from osmf_pipelines.definitions import build_defs, open_bandit_defs, open_bandit_settings
 
     _check_machine(settings)
+    if story.unfinished.exists():
+        story.seconds = json.loads(story.unfinished.read_text())
     runner, (market, logs) = JobRunner(story.console), _market()
-    with story.part("simulate", "A simulated market, written as a drop folder"):
-        simulate_market(settings, market, settings.home / "market", logs, story.console)
     defs = build_defs(settings, on_progress=runner.show_training)
-    with story.part("market_pairs", "The market's logs to preference pairs"):
+    bandit, bandit_settings = open_bandit_defs(settings), open_bandit_settings(settings)
+    assert bandit_settings.end_date is not None
+    bandit_last = bandit_settings.end_date - timedelta(days=1)
+
+    def form_pairs() -> None:
         runner.run(defs, "ingest_days", _FIRST_DATE, _LAST_DATE)
         runner.run(defs, "form_pairs", _LAST_DATE)
-    bandit, bandit_settings = open_bandit_defs(settings), open_bandit_settings(settings)
-    with story.part("open_bandit_pairs", "The Open Bandit logs to preference pairs (real clicks)"):
-        bandit_end = bandit_settings.end_date
-        assert bandit_end is not None
-        runner.run(bandit, "ingest_days", bandit_settings.first_date, bandit_end - timedelta(days=1))
-        runner.run(bandit, "form_pairs", bandit_end - timedelta(days=1))
+
+    def form_bandit_pairs() -> None:
+        runner.run(bandit, "ingest_days", bandit_settings.first_date, bandit_last)
+        runner.run(bandit, "form_pairs", bandit_last)
+
+    story.once(
+        "simulate",
+        "A simulated market, written as a drop folder",
+        lambda: simulate_market(settings, market, settings.home / "market", logs, story.console),
+    )
+    story.once("market_pairs", "The market's logs to preference pairs", form_pairs)
+    story.once("open_bandit_pairs", "The Open Bandit logs to preference pairs (real clicks)", form_bandit_pairs)
     summary = summarise_data(settings, bandit_settings)
     if has_models:
-        with story.part(
-            "train_and_evaluate", "Models: pretrained, one size for all, and per group; judged; registered"
-        ):
-            runner.run(defs, "train_and_evaluate", _LAST_DATE)
+        story.once(
+            "train_and_evaluate",
+            "Models: pretrained, one size for all, and per group; judged; registered",
+            lambda: runner.run(defs, "train_and_evaluate", _LAST_DATE),
+        )
         summary |= summarise_models(settings, _LAST_DATE)
+    story.unfinished.unlink(missing_ok=True)
     return story.tell(summary)
 
 

@@ -57,7 +57,7 @@ test-slow: $(SETUP) ## the slow tests, and which of them took longest
 test-all: $(SETUP) ## the slow tests too
 	$(VENV)/bin/python -m pytest $(TEST_PROCESSES) -m "not torture"
 
-torture: $(SETUP) ## replays under other settings, kills at random times, damage (about 45 minutes)
+torture: $(SETUP) ## replays under other settings, kills, damage, days under the daemon, the tutorial (over an hour)
 	$(VENV)/bin/python -m pytest -m torture
 
 torture-training: $(SETUP) ## of these, training's: 24 campaigns of kills and damage, every byte of checkpoints

@@ -48,7 +48,7 @@ def test_the_script_makes_what_the_page_says(tmp_path: Path) -> None:
     assert {row["ts"][:10] for row in _rows(shop / f"logs/{THIRD}/impressions.csv")} == {"2026-03-04"}
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_its_days_come_to_pairs_and_the_bad_one_is_refused(tmp_path: Path) -> None:
     shop = _make_shop(tmp_path)
     shutil.copy(ROOT / "dagster_home" / "dagster.yaml", tmp_path)

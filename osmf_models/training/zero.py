@@ -103,7 +103,7 @@ def deepspeed_config(
 def process_group() -> Iterator[None]:
     """Joins the launcher's processes, or makes a group of one, and leaves it cleanly."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    is_alone = "RANK" not in os.environ
+    is_alone = "MASTER_ADDR" not in os.environ  # no launcher says where its processes meet
     if is_alone:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     if backend == "nccl":

@@ -42,16 +42,14 @@ class ModelConfig:
         vision_layers, vision_patch_px: of the vision tower that reads the product picture.
         text_layers: of the language model.
         vocab_size: most entries of the tokenizer trained on the export's texts.
-        num_title_tokens: longest title, in tokens; the rest is cut.
-        num_description_tokens: longest description of a group, in tokens; the rest is cut.
+        num_title_tokens, num_description_tokens: longest title, and longest description of a group; the rest is cut.
         num_group_tokens, num_queries: `K` and `Q`.
         connector_layers: of the bidirectional encoder behind the language model.
         denoiser_layers, denoiser_heads, denoiser_head_width: of the diffusion transformer.
         patch_px: side of its patches.
         refine_channels: width of the convolutions that join its patches.
-        refine_stride: side, in pixels, of the cells that those convolutions work on: 1 is full resolution, s shows them
-            s x s pixels as channels, at 1 / s^2 of the memory for a given width. It divides `patch_px`, and its square
-            `refine_channels`.
+        refine_stride: side, in pixels, of the cells that those convolutions work on: s x s pixels are their channels,
+            at 1 / s^2 of the memory for a given width. It divides `patch_px`, and its square `refine_channels`.
     """
 
     width: int = 96
@@ -132,8 +130,7 @@ class RewardConfig:
 
     Attributes:
         training: its optimisation; every `log_every` steps it is judged on split validation, and the best one is kept.
-        label: what a pair says: the `strength` of the chosen one's lead, which makes differences of scores log rate
-            ratios, or the `probability` that it is better.
+        label: the `strength` of the chosen one's lead: scores are log rates; or the `probability` that it is better.
         width: of its layers.
         dropout: share of the scene's statistics that a training step does not see.
     """
@@ -204,14 +201,14 @@ class DpoConfig:
         beta: multiplier in u = -beta/2 * D, D the difference of the error differences.
         preference_weight: weight of the preference loss; 0 leaves fine-tuning on the chosen pictures, a control.
         anchor_weight: weight of the policy's error on the chosen picture.
-        rejected_safeguard: mu in (0, 1], how much of a pair's progress on its chosen picture the push away from the
-            rejected one must leave; 0 leaves that push as it is.
+        rejected_safeguard: mu in (0, 1], progress on a chosen picture that the rejected one must leave; 0: no bound.
         contrast_weight: weight of the contrast of one picture under two groups that contradict each other.
         label: the target q: the `strength` of the chosen one's lead, or the `probability` that it is better.
         error_space: of the planned `look`, or of the `clean` image or `velocity` drawn by it.
         time_power: t = 1 - uniform^power; above 1 it moves the draws to high noise (t = 1 is noise).
-        pair_groups: whom a pair speaks for: its `own` group; the `null` group with the scope roots' pairs (the
-            control: one size fits all); a group of its scope drawn afresh (`shuffled`, a control).
+        pair_groups: whom a pair speaks for: its `own` group; controls are the `null` group with the scope roots'
+            pairs (one size fits all) and a group of its scope drawn afresh (`shuffled`).
+        has_unsure_pairs: learn from creatives of unsure order too, by how little their rates differ; label `strength`.
         is_group_balanced: draw groups evenly, then one of the group's pairs: every group weighs the same.
         is_adapters_only: LoRA's additions alone are trained; all else stays as pretraining left it.
         reference: its errors are `cached` before training, or a copy runs `forward`, or the policy with `adapter_off`.
@@ -232,6 +229,7 @@ class DpoConfig:
     error_space: str = "look"
     time_power: float = 2.0
     pair_groups: str = "own"
+    has_unsure_pairs: bool = True
     is_group_balanced: bool = False
     is_adapters_only: bool = False
     reference: str = "cached"
@@ -256,6 +254,8 @@ class DpoConfig:
             raise ValueError("dpo.preference_weight and dpo.anchor_weight are both 0: nothing is left to minimise.")
         if self.contrast_weight > 0.0 and self.pair_groups != "own":
             raise ValueError("dpo.contrast_weight needs each pair's own group: dpo.pair_groups=own.")
+        if self.has_unsure_pairs and self.label != "strength":
+            raise ValueError("dpo.has_unsure_pairs needs dpo.label=strength: set it to false for another label.")
         if self.patience and not self.evaluate_every:
             raise ValueError("dpo.patience counts judgements: set dpo.evaluate_every too.")
 

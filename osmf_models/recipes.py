@@ -68,7 +68,7 @@ def demo() -> RunConfig:
         ),
         dpo=DpoConfig(
             training=TrainingConfig(
-                num_steps=300, batch_size=32, learning_rate=5e-4, warmup_steps=10, log_every=10, checkpoint_every=100
+                num_steps=300, batch_size=64, learning_rate=1e-3, warmup_steps=10, log_every=10, checkpoint_every=100
             ),
             num_evaluation_pairs=256,
             evaluate_every=50,

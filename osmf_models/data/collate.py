@@ -181,8 +181,10 @@ def draw_pair_batch(
 
 def drawn_pairs(pairs: pd.DataFrame, generators: list[np.random.Generator], is_group_balanced: bool) -> pd.DataFrame:
     """Returns one of the pairs for each generator, with replacement."""
+    if not is_group_balanced:
+        return pairs.iloc[[int(g.integers(len(pairs))) for g in generators]]
     by_group = [rows.to_numpy() for _, rows in pd.Series(np.arange(len(pairs))).groupby(pairs.group_index.to_numpy())]
-    return pairs.iloc[[_pick_pair(by_group, len(pairs), g, is_group_balanced) for g in generators]]
+    return pairs.iloc[[_pick_pair(by_group, g) for g in generators]]
 
 
 def collate_pairs(
@@ -233,9 +235,7 @@ def _with_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return replace(batch, **changed)
 
 
-def _pick_pair(by_group: list[NDArray[np.int64]], num_pairs: int, g: np.random.Generator, is_balanced: bool) -> int:
-    if not is_balanced:
-        return int(g.integers(num_pairs))
+def _pick_pair(by_group: list[NDArray[np.int64]], g: np.random.Generator) -> int:
     rows = by_group[int(g.integers(len(by_group)))]
     return int(rows[g.integers(len(rows))])
 

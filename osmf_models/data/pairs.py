@@ -1,6 +1,7 @@
 """Which preference pairs a training or a judgement uses, whom they speak for, and their soft labels.
 
-Drawing batches of them belongs in `collate.py`.
+Training may see more than the export's pairs, whose order is sure: every other two creatives of a product that a group
+has seen tell how strongly it does *not* tell them apart. Drawing batches of them belongs in `collate.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _TIE = 1e-6  # a label this near to a half tells nothing
 def pairs_of_split(export: TrainingExport, dpo: DpoConfig, split: str) -> pd.DataFrame:
     """Returns the rows of `export.pairs` to use, with their soft label q as column `target`.
 
+    For split train `unsure_pairs` come after them where `dpo.has_unsure_pairs`.
+
     Raises:
         ValueError: when there are none, when a label is no share, or when nothing can be learned from pairs to train
             on: one group alone, or no order in any pair.
@@ -27,14 +30,58 @@ def pairs_of_split(export: TrainingExport, dpo: DpoConfig, split: str) -> pd.Dat
         kind = "scope roots'" if wants_root else "groups'"
         left_out = f" ({export.num_pairs_without_picture} pairs lack a picture)"
         raise ValueError(f"the export has no {kind} pairs of split {split} with pictures{left_out}.")
+    num_sure = len(pairs)
+    if split == "train" and dpo.has_unsure_pairs:
+        pairs = pd.concat([pairs, unsure_pairs(export, pairs, split)])
     pairs = pairs.assign(target=_target(pairs, dpo.label)).reset_index(drop=True)
     if not pairs.target.between(0.0, 1.0).all():
         raise ValueError(f"a pair's {dpo.label} label is no number in [0, 1]: export again.")
     if split == "train":
-        _check_can_teach(pairs, dpo)
+        _check_can_teach(pairs.head(num_sure), dpo)
     if dpo.pair_groups == "shuffled" and split == "train":
         return pairs.assign(group_index=shuffled_groups(pairs, export, dpo.training.seed))
     return with_contrast(pairs, dpo.training.seed) if dpo.contrast_weight > 0.0 and split == "train" else pairs
+
+
+def unsure_pairs(export: TrainingExport, sure: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Returns every two creatives of a product that a group has seen and that `sure` does not compare, once each.
+
+    The one of the higher rate is chosen, of equal ones the first of the export; by how much is `log_rate_ratio`, and
+    there is no `chosen_better_probability`. Of scope roots no rates are exported: where `sure` is theirs, each of their
+    groups speaks for the root.
+
+    Args:
+        export: whose examples are compared.
+        sure: rows of `export.pairs`, all of groups or all of scope roots.
+        split: of the products.
+    """
+    groups, is_root = export.groups, bool(sure.is_scope_root.iloc[0])
+    seen = export.examples[export.examples.split == split]
+    keys = ["group_index", "product_index"]
+    chosen, rejected = (
+        seen[[*keys, "creative_index", "log_rate_lift"]].set_axis([*keys, f"{side}_index", f"{side}_lift"], axis=1)
+        for side in ("chosen", "rejected")
+    )
+    both = chosen.merge(rejected, on=keys)
+    is_equal = (both.chosen_lift == both.rejected_lift) & (both.chosen_index < both.rejected_index)
+    both = both[(both.chosen_lift > both.rejected_lift) | is_equal]
+    if is_root:
+        roots = pd.Series(np.flatnonzero(groups.is_scope_root), groups.scope[groups.is_scope_root])
+        both["group_index"] = roots.loc[groups.scope.iloc[both.group_index]].to_numpy()
+    unsure = both[~_ends(both).isin(_ends(sure))]
+    return unsure[[*keys, "chosen_index", "rejected_index"]].assign(
+        log_rate_ratio=unsure.chosen_lift - unsure.rejected_lift,
+        scope=groups.scope.to_numpy()[unsure.group_index],
+        split=split,
+        is_scope_root=is_root,
+        is_contradiction=False,
+    )
+
+
+def _ends(pairs: pd.DataFrame) -> pd.MultiIndex:
+    """Returns group and creatives of each pair, whichever is chosen."""
+    ends = np.sort(pairs[["chosen_index", "rejected_index"]].to_numpy(), axis=1)
+    return pd.MultiIndex.from_arrays([pairs.group_index.to_numpy(), ends[:, 0], ends[:, 1]])
 
 
 def with_contrast(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:

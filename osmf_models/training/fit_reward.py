@@ -85,7 +85,7 @@ def reward_pairs(export: TrainingExport, config: RewardConfig, split: str) -> pd
     Raises:
         ValueError: when there are none.
     """
-    return pairs_of_split(export, DpoConfig(label=config.label), split)
+    return pairs_of_split(export, DpoConfig(label=config.label, has_unsure_pairs=False), split)
 
 
 def score_margins(model: GroupReward, data: RewardData, pairs: RewardPairs) -> Tensor:

@@ -66,7 +66,7 @@ class ReferenceKey:
             data_hash: of the training export.
         """
         dpo = config.dpo
-        drawn_by = ("error_space", "time_power", "pair_groups", "is_group_balanced")
+        drawn_by = ("error_space", "time_power", "pair_groups", "has_unsure_pairs", "is_group_balanced")
         judged_by = ("num_evaluation_pairs", "num_evaluation_draws")
         return cls(
             {

@@ -91,11 +91,13 @@ def arms_of(dpo: DpoConfig) -> list[Arm]:
         else [Arm("anchor", {"anchor_weight": 0.2})]
     )
     without = {"contrast_weight": 0.0}  # it needs each pair's own group, and the preference loss beside it
-    chosen_only = {"preference_weight": 0.0, "anchor_weight": dpo.anchor_weight or 1.0, **without}
+    sure = {"has_unsure_pairs": False}  # evidence alone is known of others, and a choice between equals teaches nothing
+    chosen_only = {"preference_weight": 0.0, "anchor_weight": dpo.anchor_weight or 1.0, **without, **sure}
     arms = [
         Arm(PRETRAINED, {}),
         Arm(RECIPE, {}),
-        Arm(f"{label}_label", {"label": label}),
+        Arm(f"{label}_label", {"label": label, **sure}),
+        Arm("sure_pairs" if dpo.has_unsure_pairs else "unsure_pairs", {"has_unsure_pairs": not dpo.has_unsure_pairs}),
         Arm(
             "groups_by_size" if dpo.is_group_balanced else "equal_groups",
             {"is_group_balanced": not dpo.is_group_balanced},

@@ -37,8 +37,12 @@ def test_an_arm_changes_what_it_names_and_nothing_else(recipe: str) -> None:
 
 
 def test_switches_by_hand() -> None:
-    arms = by_name(replace(DPO, beta=400.0, anchor_weight=20.0, label="probability", error_space="look"))
-    assert arms["strength_label"].changes == {"label": "strength"}
+    arms = by_name(replace(DPO, beta=400.0, anchor_weight=20.0, error_space="look"))
+    assert arms["probability_label"].changes == {"label": "probability", "has_unsure_pairs": False}
+    assert arms["sure_pairs"].changes == {"has_unsure_pairs": False}
+    evidence = by_name(replace(DPO, label="probability", has_unsure_pairs=False))
+    assert evidence["strength_label"].changes == {"label": "strength"}
+    assert evidence["unsure_pairs"].changes == {"has_unsure_pairs": True}
     assert arms["clean_error"].changes == {"error_space": "clean", "beta": 100.0, "anchor_weight": 5.0}
     assert arms["clean_error_even_times"].changes["time_power"] == 1.0
     assert arms["velocity_error"].changes["error_space"] == "velocity"
@@ -49,8 +53,7 @@ def test_switches_by_hand() -> None:
 
 
 def test_what_a_recipe_has_on_is_turned_off() -> None:
-    arms = by_name(replace(DPO, label="strength", rejected_safeguard=0.5, contrast_weight=2.0, anchor_weight=0.0))
-    assert arms["probability_label"].changes == {"label": "probability"}
+    arms = by_name(replace(DPO, rejected_safeguard=0.5, contrast_weight=2.0, anchor_weight=0.0))
     assert by_name(replace(DPO, error_space="clean"))["look_error"].changes == {"error_space": "look"}
     assert by_name(replace(DPO, is_group_balanced=True))["groups_by_size"].changes == {"is_group_balanced": False}
     assert arms["no_safeguard"].changes == {"rejected_safeguard": 0.0}

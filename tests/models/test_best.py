@@ -59,6 +59,7 @@ def test_weights_that_a_resumed_run_would_miss_are_kept():
         ({"rejected_safeguard": 1.5}, "rejected_safeguard 1.5 must lie in"),
         ({"contrast_weight": -1.0}, "contrast_weight -1.0 must not be below 0"),
         ({"contrast_weight": 1.0, "pair_groups": "null"}, "needs each pair's own group"),
+        ({"label": "probability"}, "has_unsure_pairs needs dpo.label=strength"),
         ({"preference_weight": 0.0, "anchor_weight": 0.0}, "nothing is left to minimise"),
         ({"patience": 2}, "set dpo.evaluate_every too"),
     ],

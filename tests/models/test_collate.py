@@ -101,6 +101,61 @@ def test_strength_label_is_the_bradley_terry_share(export):
     np.testing.assert_allclose(pairs.target, chosen / (chosen + rejected))
 
 
+def compared(export, *, seen, sure):
+    """Pairs of split train where groups saw creatives at these lifts, and these pairs are sure.
+
+    Args:
+        export: whose groups, creatives and products are taken.
+        seen: (group, creative, lift).
+        sure: (group, chosen, rejected, log rate ratio).
+    """
+    groups, creatives = export.groups, export.creatives
+    examples = pd.DataFrame(seen, columns=["group_index", "creative_index", "log_rate_lift"]).assign(split="train")
+    examples["product_index"] = creatives.product_index.to_numpy()[examples.creative_index]
+    pairs = pd.DataFrame(sure, columns=["group_index", "chosen_index", "rejected_index", "log_rate_ratio"])
+    pairs = pairs.assign(split="train", chosen_better_probability=0.95, is_contradiction=False)
+    pairs["product_index"] = creatives.product_index.to_numpy()[pairs.chosen_index]
+    pairs["is_scope_root"] = groups.is_scope_root.to_numpy()[pairs.group_index]
+    pairs["scope"] = groups.scope.to_numpy()[pairs.group_index]
+    return replace(export, examples=examples, pairs=pairs)
+
+
+def triples(pairs):
+    return [tuple(row) for row in pairs[["group_index", "chosen_index", "rejected_index"]].itertuples(index=False)]
+
+
+def test_unsure_pairs_by_hand(export):
+    """Creatives 0 to 3 are of one product, 4 of another; groups 0 and 2 are of one scope."""
+    seen = [(0, 0, 0.1), (0, 1, 0.4), (0, 2, 0.1), (0, 4, 0.9), (2, 0, -0.3), (2, 3, 0.0)]
+    own = compared(export, seen=seen, sure=[(0, 1, 0, 0.3), (2, 3, 0, 0.3)])
+    pairs = pairs_of_split(own, DpoConfig(), "train")
+    assert triples(pairs) == [(0, 1, 0), (2, 3, 0), (0, 0, 2), (0, 1, 2)]  # the sure ones, an equal one, a lead
+    np.testing.assert_allclose(pairs.target, 1 / (1 + np.exp([-0.3, -0.3, 0.0, -0.3])))
+    assert (pairs.split == "train").all()
+    assert pairs.scope.tolist() == [export.groups.scope[0]] * 4
+    assert triples(pairs_of_split(own, DpoConfig(has_unsure_pairs=False), "train")) == [(0, 1, 0), (2, 3, 0)]
+
+
+def test_unsure_pair_is_left_out_where_a_sure_one_says_otherwise(export):
+    """Ready-made pairs need not follow the rates."""
+    both = compared(export, seen=[(0, 0, 0.1), (0, 1, 0.4)], sure=[(0, 0, 1, 0.2), (2, 1, 0, 0.2)])
+    assert triples(pairs_of_split(both, DpoConfig(), "train")) == [(0, 0, 1), (2, 1, 0)]
+
+
+def test_groups_speak_for_their_scope_root(export):
+    root = int(np.flatnonzero(export.groups.is_scope_root & (export.groups.scope == export.groups.scope[0]))[0])
+    seen = [(0, 0, 0.1), (0, 1, 0.4), (0, 2, 0.2), (2, 0, 0.5), (2, 1, 0.0)]
+    both = compared(export, seen=seen, sure=[(root, 2, 0, 0.3)])
+    pairs = pairs_of_split(both, DpoConfig(pair_groups="null"), "train")
+    assert triples(pairs) == [(root, 2, 0), (root, 1, 0), (root, 1, 2), (root, 0, 1)]
+    assert pairs.is_scope_root.all()
+
+
+def test_held_out_pairs_are_all_sure(export):
+    validation = pairs_of_split(export, DpoConfig(), "validation")
+    assert len(validation) == ((export.pairs.split == "validation") & ~export.pairs.is_scope_root).sum()
+
+
 def test_export_without_such_pairs_is_refused(export):
     with pytest.raises(ValueError, match="no groups' pairs of split nowhere"):
         pairs_of_split(export, DpoConfig(), "nowhere")
@@ -121,8 +176,8 @@ def test_pairs_of_one_group_alone_are_refused(export):
 )
 def test_pairs_that_are_all_tied_are_refused(export, label, tied):
     with pytest.raises(ValueError, match=f"all pairs of split train are tied: by their {label}"):
-        pairs_of_split(with_pairs(export, **tied), DpoConfig(label=label), "train")
-    chosen_only = DpoConfig(label=label, preference_weight=0.0)
+        pairs_of_split(with_pairs(export, **tied), DpoConfig(label=label, has_unsure_pairs=False), "train")
+    chosen_only = DpoConfig(label=label, has_unsure_pairs=False, preference_weight=0.0)
     assert len(pairs_of_split(with_pairs(export, **tied), chosen_only, "train"))
 
 
@@ -131,7 +186,7 @@ def test_pairs_that_are_all_tied_are_refused(export, label, tied):
 )
 def test_label_that_is_no_share_is_refused(export, label, column):
     with pytest.raises(ValueError, match=rf"{label} label is no number in \[0, 1\]"):
-        pairs_of_split(with_pairs(export, **{column: np.nan}), DpoConfig(label=label), "train")
+        pairs_of_split(with_pairs(export, **{column: np.nan}), DpoConfig(label=label, has_unsure_pairs=False), "train")
 
 
 def test_want_of_pictures_is_told_where_no_pair_is_left(export):

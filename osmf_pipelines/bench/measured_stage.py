@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from osmf_pipelines.resources.launchers import launcher
+from osmf_pipelines.resources.launchers import launcher, num_usable_cores
 
 _LOG_TAIL_LINES = 15
 
@@ -29,7 +29,7 @@ def run_measurement(stage: str, arguments: Sequence[str], num_ranks: int) -> dic
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "measurement.json"
         command = [*launcher(num_ranks), f"osmf_models.stages.{stage}", "--output", str(file), *arguments]
-        threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
+        threads = str(max(1, num_usable_cores() // num_ranks))
         environment = {"OMP_NUM_THREADS": threads, **os.environ, "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not file.is_file():

@@ -162,9 +162,14 @@ def _torchrun(python: str, num_processes: int, meeting: Sequence[str]) -> list[s
 
 
 def _here(settings: Settings, job: Job, start: list[str], num_processes: int) -> Launch:
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    threads = max(1, num_usable_cores() // num_processes)
     needed = {**_needed(settings, job), "OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
     return Launch([[*start, *job.words]], [], {**os.environ, **needed}, is_elsewhere=False)
+
+
+def num_usable_cores() -> int:
+    """Returns how many cores this process may use, which `taskset` or a container can make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_others(settings: Settings, job: Job) -> Launch:

@@ -153,6 +153,7 @@ def _check_judged(client: MlflowClient, lake: Lake, models: Sequence[str]) -> No
     report = client.search_runs(["1"], "attributes.run_name = 'evaluation_report 2026-03-03'")[0].data.metrics
     for name, run in zip(models, runs, strict=True):
         assert run.data.metrics["judged/mean_ctr"] == report[f"{name.removesuffix('_model')}/mean_ctr"]
+        assert run.data.metrics["judged/mean_ctr_percent"] == pytest.approx(100 * run.data.metrics["judged/mean_ctr"])
 
 
 def _check_tracked(client: MlflowClient, run: Any, export_path: str) -> None:

@@ -52,6 +52,17 @@ def test_here_everything_is_in_the_environment(tmp_path: Path) -> None:
     assert not launch.is_elsewhere
 
 
+def test_threads_are_the_cores_that_may_be_used(tmp_path: Path) -> None:
+    """Threads of one core that wait for one another by spinning make a training many times slower."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    try:
+        assert prepared(tmp_path, num_processes=1).environment["OMP_NUM_THREADS"] == "1"
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert prepared(tmp_path, num_processes=1).environment["OMP_NUM_THREADS"] == str(len(usable))
+
+
 def test_only_training_goes_elsewhere(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, launch_command="sh {command}")
     launch = prepare_launch(settings, job(tmp_path), is_distributed=False)

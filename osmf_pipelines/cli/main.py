@@ -178,10 +178,20 @@ def ingest(
 
 
 @app.command()
-def tables() -> None:
-    """Lists what is published: rows, days, Delta version and the last verdict on each table."""
-    from osmf_pipelines.cli.listing import COLUMNS, list_tables
+def tables(
+    table: Annotated[str | None, typer.Argument(help="show rows of this one instead of the list")] = None,
+    day: Annotated[datetime | None, typer.Option(formats=_DAY, help="of the rows; default all days")] = None,
+    where: Annotated[str | None, typer.Option(help="condition, as 'clicks > 9 AND NOT is_scope_root'")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows shown, at most")] = 20,
+) -> None:
+    """Lists what is published: rows, days, Delta version and the last verdict on each table; or rows of one TABLE."""
+    from osmf_pipelines.cli.listing import COLUMNS, first_rows, list_tables, print_rows
 
+    if table is None and (day or where):
+        raise ValueError("--day and --where are about the rows of one table: name it, as `osmf tables group_ctr`.")
+    if table is not None:
+        print_rows(_console, *first_rows(Settings(), table, day and day.date(), where, rows))
+        return
     listing = Table(*COLUMNS)
     for row in list_tables(Settings()):
         listing.add_row(*row)

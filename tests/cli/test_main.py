@@ -42,6 +42,14 @@ def test_an_impossible_setting_is_named() -> None:
     assert done.stdout == "error: OSMF_MIN_GROUP_USERS=0: Input should be greater than or equal to 1\n"
 
 
+def test_rows_of_no_table_are_refused(tmp_path: Path) -> None:
+    home = {"OSMF_HOME": str(tmp_path / "home")}
+    unknown, unnamed = _osmf("tables", "clicks", **home), _osmf("tables", "--day", "2026-03-02", **home)
+    assert (unknown.returncode, unnamed.returncode) == (2, 2)
+    assert unknown.stdout.startswith("error: no table 'clicks'; there are: bronze_impressions, ")
+    assert "name it, as `osmf tables group_ctr`" in unnamed.stdout
+
+
 def test_a_part_of_the_demo_is_not_the_full_one(tmp_path: Path) -> None:
     done = _osmf("demo", "--full", "--only", "data", OSMF_HOME=str(tmp_path / "home"))
     assert done.returncode == 2

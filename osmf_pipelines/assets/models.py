@@ -197,13 +197,11 @@ def _evaluation_report(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDef
 
 
 def _tell_models(resource: LakeResource, day: date, models: list[str], metrics: dict[str, float]) -> None:
-    """Logs how each model was judged to the run that trained it, by the same names for all, to be compared there.
-
-    Click rates stand there a second time, in percent: MLflow's pages show two decimals.
-    """
+    """Logs how each model was judged to the run that trained it, by the same names for all, to be compared there."""
     for model in models:
         arm = f"{model.removesuffix('_model')}/"
         own = {f"judged/{name.removeprefix(arm)}": value for name, value in metrics.items() if name.startswith(arm)}
+        # MLflow's pages show two decimals.
         own |= {f"{name}_percent": 100.0 * value for name, value in own.items() if name.endswith("_ctr")}
         log_metrics(resource.settings, published(resource, model, day)["mlflow_run_id"], own)
 

@@ -14,8 +14,6 @@ from osmf_pipelines.spark.session import get_spark
 
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-# Sessions of tests are short: what the JVM's second compiler costs, a third of its work, it would not bring back.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

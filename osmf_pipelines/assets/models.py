@@ -33,8 +33,9 @@ Run = Callable[[LakeResource, Trainer, date], Result]
 _SOURCES = Path(osmf_models.__file__).parent
 MODELS = ("pretrained_model", "global_dpo_model", "group_dpo_model")
 _WITHOUT_CONTRAST = ("--set", "dpo.contrast_weight=0")
+_WITHOUT_UNSURE = ("--set", "dpo.has_unsure_pairs=false", *_WITHOUT_CONTRAST)
 CONTROLS = {
-    "chosen_only_model": ("--set", "dpo.preference_weight=0", "--set", "dpo.anchor_weight=1", *_WITHOUT_CONTRAST),
+    "chosen_only_model": ("--set", "dpo.preference_weight=0", "--set", "dpo.anchor_weight=1", *_WITHOUT_UNSURE),
     "shuffled_dpo_model": ("--set", "dpo.pair_groups=shuffled", *_WITHOUT_CONTRAST),
 }
 REWARD = "group_reward_model"
@@ -201,7 +202,6 @@ def _tell_models(resource: LakeResource, day: date, models: list[str], metrics: 
     for model in models:
         arm = f"{model.removesuffix('_model')}/"
         own = {f"judged/{name.removeprefix(arm)}": value for name, value in metrics.items() if name.startswith(arm)}
-        # MLflow's pages show two decimals.
         own |= {f"{name}_percent": 100.0 * value for name, value in own.items() if name.endswith("_ctr")}
         log_metrics(resource.settings, published(resource, model, day)["mlflow_run_id"], own)
 

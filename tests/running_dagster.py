@@ -53,10 +53,12 @@ class DagsterDev:
     Attributes:
         address: of its pages.
         home: OSMF_HOME.
+        pid: of the process that started all others.
     """
 
     address: str
     home: Path
+    pid: int
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Returns what the API answers."""
@@ -83,8 +85,14 @@ class DagsterDev:
 
 
 @contextmanager
-def dagster_dev(folder: Path, first_day: date) -> Iterator[DagsterDev]:
-    """Starts `dagster dev` on the drop folder FOLDER/drop; the schedule ticks every minute once it is on."""
+def dagster_dev(folder: Path, first_day: date, **variables: str) -> Iterator[DagsterDev]:
+    """Starts `dagster dev` on the drop folder FOLDER/drop; the schedule ticks every minute once it is on.
+
+    Args:
+        folder: where home and Dagster's own files go.
+        first_day: of the logs.
+        variables: of the environment, which go before those set here.
+    """
     (folder / "dagster").mkdir()
     shutil.copy(ROOT / "dagster_home" / "dagster.yaml", folder / "dagster")
     with socket.socket() as probe:
@@ -100,11 +108,12 @@ def dagster_dev(folder: Path, first_day: date) -> Iterator[DagsterDev]:
         "OSMF_MIN_GROUP_USERS": "10",
         "OSMF_MIN_GROUP_CLICKS": "20",
         "OSMF_DRIVER_MEMORY": "2g",
+        **variables,
     }
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        yield DagsterDev(f"http://127.0.0.1:{port}", folder / "home")
+        yield DagsterDev(f"http://127.0.0.1:{port}", folder / "home", process.pid)
     finally:
         os.killpg(process.pid, signal.SIGINT)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.listening import listening_at
 from tests.running_dagster import DagsterDev, dagster_dev, tags_of, wait_for
 from tests.small_shop import NUM_CLICKS, NUM_IMPRESSIONS, NUM_PRODUCTS, write_small_shop
 
@@ -45,13 +46,17 @@ def test_api_materialises_an_asset(dev: DagsterDev) -> None:
     launched = dev.ask(_LAUNCH, selector=selector)["launchPipelineExecution"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
 
+    addresses = set()
+
     def status() -> str | None:
+        addresses.update(listening_at(dev.pid))
         run = dev.ask(
             "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=launched["run"]["runId"]
         )
         return run["runOrError"]["status"] if run["runOrError"]["status"] in ("SUCCESS", "FAILURE") else None
 
     assert wait_for(status, 240) == "SUCCESS"
+    assert addresses == {"127.0.0.1"}
 
 
 def test_schedule_refreshes_yesterday_once(dev: DagsterDev) -> None:

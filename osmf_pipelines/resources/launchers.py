@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 JOIN_NAME = "join.sh"
 _PLACEHOLDERS = ("output", "data", "num_processes", "num_nodes", "job")
-_ALONE = ("--standalone", "--local-addr", "127.0.0.1")  # a port that is free is found by who listens on it
 _DEFAULT_PORT = "29500"
 # What a user sets for the network between the machines goes along.
 _TRAVELLING_PREFIXES = ("GLOO_", "NCCL_")
@@ -119,7 +118,7 @@ def launcher(num_processes: int) -> list[str]:
     """Returns the start of a command that runs a module, named next, in so many processes of this machine."""
     if num_processes == 1:
         return [sys.executable, "-m"]
-    return _torchrun(sys.executable, num_processes, _ALONE)
+    return _torchrun(sys.executable, num_processes)
 
 
 def parse_launch_command(text: str) -> CommandTemplate:
@@ -155,10 +154,12 @@ def read_hostfile(path: Path) -> dict[str, int]:
     return hosts
 
 
-def _torchrun(python: str, num_processes: int, meeting: Sequence[str]) -> list[str]:
+def _torchrun(python: str, num_processes: int, meeting: Sequence[str] = ()) -> list[str]:
+    """Returns a command for processes of several machines that meet as said, or of one machine, which meet there."""
+    module = "torch.distributed.run" if meeting else "osmf_models.training.local_launch"
     # Without --log-dir each run leaves a folder in /tmp.
     quiet = ["--nproc-per-node", str(num_processes), "--log-dir", os.devnull]
-    return [python, "-m", "torch.distributed.run", *meeting, *quiet, "-m"]
+    return [python, "-m", module, *meeting, *quiet, "-m"]
 
 
 def _here(settings: Settings, job: Job, start: list[str], num_processes: int) -> Launch:
@@ -190,7 +191,7 @@ def _by_template(settings: Settings, job: Job) -> Launch:
     if settings.num_nodes > 1:
         start = _torchrun(python, settings.num_processes, _meeting(settings, job))
     elif settings.num_processes > 1:
-        start = _torchrun(python, settings.num_processes, _ALONE)
+        start = _torchrun(python, settings.num_processes)
     else:
         start = [python, "-m"]
     values = {

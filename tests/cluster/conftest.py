@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from osmf_pipelines.jobs import DIMENSIONS
 from osmf_pipelines.spark.cluster import own_versions
+from tests.listening import listening_at
 from tests.tiny_drop import FIRST_DAY, Drop, make_drop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,12 +36,14 @@ class Day:
         home, drop: as of its settings.
         work: folder of the cluster's workers.
         found: what the driver saw.
+        listening: the addresses at which driver, master, workers and executors listened meanwhile.
     """
 
     home: Path
     drop: Drop
     work: Path
     found: dict[str, Any]
+    listening: set[str]
 
 
 def free_port() -> int:
@@ -77,16 +81,20 @@ def day(cluster: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     drop.write()
     (root / "elsewhere").mkdir()
     arguments = [master, str(root / "home"), str(drop.folder), FIRST_DAY.isoformat(), str(_old_pillow(root))]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster.driver", *arguments],
-        cwd=root / "elsewhere",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAVA_TOOL_OPTIONS": QUICK_JAVA},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return Day(root / "home", drop, folder / "work", json.loads(done.stdout.splitlines()[-1]))
+    listening = set()
+    with (root / "told").open("w") as told:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.driver", *arguments],
+            cwd=root / "elsewhere",
+            env={**os.environ, "PYTHONPATH": str(ROOT), "JAVA_TOOL_OPTIONS": QUICK_JAVA},
+            stdout=told,
+        )
+        while driver.poll() is None:
+            listening |= listening_at(os.getpid())
+            time.sleep(1)
+    lines = (root / "told").read_text().splitlines()
+    assert driver.returncode == 0, lines
+    return Day(root / "home", drop, folder / "work", json.loads(lines[-1]), listening)
 
 
 def _old_pillow(root: Path) -> Path:

@@ -53,6 +53,11 @@ def test_workers_have_nothing_of_the_checkout(day: Day) -> None:
     assert site_packages not in paths
 
 
+def test_nothing_listens_beyond_this_machine(day: Day) -> None:
+    """Master, workers, their executors and the driver."""
+    assert day.listening == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize(
     ("what", "told"),
     [

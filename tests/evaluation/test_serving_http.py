@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from mlflow import MlflowClient
 from test_register import check_drawn, rows_of_one_shoe, run_register
+
+from tests.listening import listening_at
 
 pytestmark = pytest.mark.slow
 
@@ -75,13 +76,6 @@ def ask(port: int, rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(json.load(answer)["predictions"])
 
 
-def addresses_of(pid: int) -> set[str]:
-    """Where a process and those that it started listen."""
-    parent = psutil.Process(pid)
-    connections = [one for each in (parent, *parent.children(recursive=True)) for one in each.net_connections()]
-    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
-
-
 def test_a_product_and_a_group_in_a_picture_out(folders, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     uri, port = f"sqlite:///{tmp_path / 'mlflow.db'}", free_port()
@@ -90,7 +84,7 @@ def test_a_product_and_a_group_in_a_picture_out(folders, tmp_path, monkeypatch):
     rows = rows_of_one_shoe(folders)
     with served(uri, port, tmp_path / "server.log") as pid:
         check_drawn(rows, ask(port, rows))
-        assert addresses_of(pid) == {"127.0.0.1"}
+        assert listening_at(pid) == {"127.0.0.1"}
         with pytest.raises(urllib.error.HTTPError) as refusal:
             ask(port, rows.assign(group_id="<script>nobody"))
         assert refusal.value.code == 400

@@ -94,7 +94,7 @@ def test_placeholders_and_cancelling(tmp_path: Path) -> None:
     name = launch.cancels[0][1]
     assert name.startswith("osmf-group-dpo-")
     assert list(launch.commands[0][1:6]) == [name, "/exports/1", str(tmp_path), "3", "1"]
-    assert "--standalone" in launch.commands[0]
+    assert "osmf_models.training.local_launch" in launch.commands[0]
 
 
 def test_name_is_the_runs_and_stays(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One process of a stage is killed: torch's launcher ends the whole job."""
+"""Two processes of a stage meet on this machine alone; one is killed, and torch's launcher ends the whole job."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import time
 import psutil
 import pytest
 
+from tests.listening import listening_at
+
 
 @pytest.mark.slow
 def test_one_killed_process_ends_the_job_in_under_a_minute(export_folder, tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    launcher = [sys.executable, "-m", "osmf_models.training.local_launch"]
     launcher += ["--nproc-per-node", "2", "--log-dir", str(tmp_path / "torchrun")]
     stage = ["-m", "osmf_models.stages.pretrain", "--recipe", "tiny", "--data", export_folder, "--output", tmp_path]
     stage += ["--set", "pretraining.training.num_steps=100000", "--set", "pretraining.training.checkpoint_every=0"]
@@ -23,6 +25,7 @@ def test_one_killed_process_ends_the_job_in_under_a_minute(export_folder, tmp_pa
         while not (tmp_path / "heartbeat.json").exists():
             assert job.poll() is None
             time.sleep(0.5)
+        assert listening_at(job.pid) == {"127.0.0.1"}
         workers = psutil.Process(job.pid).children()
         (second,) = [worker for worker in workers if worker.environ().get("RANK") == "1"]
         second.kill()

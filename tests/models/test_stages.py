@@ -26,7 +26,7 @@ def launched(num_processes: int) -> list[str]:
     """Returns the start of a command that runs a file, or after `-m` a module, in so many processes."""
     if num_processes == 1:
         return [sys.executable]
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    program = [sys.executable, "-m", "osmf_models.training.local_launch"]
     return [*program, "--log-dir", os.devnull, "--nproc-per-node", str(num_processes)]
 
 

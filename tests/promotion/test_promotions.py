@@ -54,6 +54,18 @@ def test_the_first_model_becomes_champion_and_the_next_challenger(registry, prom
     trail_agrees(registry)
 
 
+def test_on_another_day_the_champion_counts_as_judged_beside_the_challenger(registry, promotions):
+    """Its own evaluation judged pairs too, of days that are gone, and counts no more."""
+    promotions.register(registry.add("first", replace(CHAMPION, pairs=PAIRS)), by="test")
+    worse, better = (record_of(rate, evaluation_set=OTHER_SET, pairs=PAIRS) for rate in (0.04, 0.06))
+    today = record_of(0.05, evaluation_set=OTHER_SET)
+    refused = promotions.register(registry.add("second", worse, first=today), by="asset")
+    assert "below the champion overall" in refused.reasons[0]
+    outcome = promotions.register(registry.add("third", better, first=today), by="asset")
+    assert (outcome.alias, outcome.reasons) == ("challenger", ())
+    assert outcome.figures["true_ctr_rate_minus_champion/overall"] == pytest.approx(0.01)
+
+
 def test_the_first_model_below_the_floor_gets_no_alias(registry, promotions):
     number = registry.add("ugly", record_of(0.9, quality=0.5))
     outcome = promotions.register(number, by="test")

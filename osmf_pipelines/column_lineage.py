@@ -99,8 +99,8 @@ _DERIVATIONS = {
     "creative_stats": _Derivation(
         ("silver_exposures",),
         """
-        num_impressions | silver_exposures.impression_id
-        num_clicks      | silver_exposures.is_clicked
+        num_impressions | silver_exposures.impression_id,model_version
+        num_clicks      | silver_exposures.is_clicked,model_version
         inverse_propensity_millis | silver_exposures.propensity""",
     ),
     "cell_users": _Derivation(("silver_exposures",)),

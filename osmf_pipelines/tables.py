@@ -245,7 +245,7 @@ _TABLES = (
     creative_id       | string | creative shown
     slot_type         | string | kind of ad slot
     position          | int    | place in the slot
-    num_impressions   | bigint | exposures
+    num_impressions   | bigint | exposures of creatives that no model drew
     num_clicks        | bigint | exposures that were clicked
     inverse_propensity_millis | bigint | sum of round(1000 / propensity), or null where unknown"""),
         partition_column="event_date",

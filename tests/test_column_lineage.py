@@ -98,5 +98,6 @@ def test_an_unknown_table_is_named() -> None:
 def test_lineage_carries_the_prefix_of_the_lake() -> None:
     lineage = column_lineage("creative_stats", ("open_bandit",))
     assert lineage.deps_by_column["num_clicks"] == [
-        dg.TableColumnDep(dg.AssetKey(["open_bandit", "silver_exposures"]), "is_clicked")
+        dg.TableColumnDep(dg.AssetKey(["open_bandit", "silver_exposures"]), name)
+        for name in ("is_clicked", "model_version")
     ]

@@ -196,7 +196,7 @@ def _silver_facts(ledger: Ledger, exposures: dict[date, dict[str, int]], days: D
 def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, days: Days) -> Iterator[Outcome]:
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.stats import aggregate_creative_stats
+    from osmf_pipelines.spark.stats import aggregate_creative_stats, evidence_of
 
     lake = resource.lake
     pinned = lake.pin(["silver_exposures"])
@@ -207,7 +207,7 @@ def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, d
 
     def count_sums(candidate: Any) -> Facts:
         sums = candidate.agg(F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks"))
-        behind = exposures.agg(
+        behind = evidence_of(exposures).agg(
             F.count(F.lit(1)).alias("num_exposures"), F.count_if("is_clicked").alias("num_clicked_exposures")
         )
         return [row.asDict() for row in sums.crossJoin(behind).collect()]

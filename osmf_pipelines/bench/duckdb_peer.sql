@@ -197,6 +197,7 @@ SELECT
     CASE WHEN count(propensity) = count(*) THEN sum(round(1000 / propensity)::BIGINT) END::BIGINT
         AS inverse_propensity_millis
 FROM silver_exposures
+WHERE model_version IS NULL
 GROUP BY ALL;
 
 -- writes: creative_stats by event_date

@@ -1,5 +1,9 @@
 """Daily sums of exposures: integers only, so that a window is a sum of days and no result depends on partitioning.
 
+What a model drew is no evidence: groups are shown what was drawn for them, so that such rates and those of other
+creatives are not of one distribution, and who learns from own pictures learns less of what groups tell apart
+(docs/closed_loop.md). What such pictures earn is for A/B tests and policies, which read the exposures.
+
 Correcting for position and day belongs in `ctr`; forming groups in `group`.
 """
 
@@ -24,8 +28,13 @@ _STATS_KEYS = (
 )
 
 
+def evidence_of(exposures: DataFrame) -> DataFrame:
+    """Returns the exposures of creatives that no model drew."""
+    return exposures.where(F.col("model_version").isNull())
+
+
 def aggregate_creative_stats(exposures: DataFrame) -> DataFrame:
-    """Returns `creative_stats`: impressions and clicks per day, cell, fold, creative and place.
+    """Returns `creative_stats`: impressions and clicks per day, cell, fold, creative and place, of what no model drew.
 
     Grain: one row per (event_date, scope, cell, user_fold, product, creative, slot_type, position); a null slot type or
         position is a place of its own. `inverse_propensity_millis` is null when any exposure of the row has no
@@ -34,7 +43,8 @@ def aggregate_creative_stats(exposures: DataFrame) -> DataFrame:
     is_known = F.count("propensity") == F.count(F.lit(1))
     inverse_propensity_millis = F.sum(F.round(1000 / F.col("propensity")).cast("bigint"))
     return (
-        exposures.groupBy(*_STATS_KEYS)
+        evidence_of(exposures)
+        .groupBy(*_STATS_KEYS)
         .agg(
             F.count(F.lit(1)).alias("num_impressions"),
             F.sum(F.col("is_clicked").cast("bigint")).alias("num_clicks"),

@@ -69,9 +69,11 @@ def name_cell(attributes: dict[str, str | None], names: list[str]) -> str:
 
 
 def sum_exposures(exposures: list[Row], fold_of_user: dict[str, int]) -> list[Row]:
-    """Returns `creative_stats`: the sums of each day, cell, fold, creative and place."""
+    """Returns `creative_stats`: the sums of each day, cell, fold, creative and place, of what no model drew."""
     behind = defaultdict(list)
     for exposure in exposures:
+        if exposure["model_version"] is not None:
+            continue
         keyed = {**exposure, "user_fold": fold_of_user.get(exposure["user_id"])}
         behind[tuple(keyed[name] for name in STATS_KEYS)].append(exposure)
     stats = []

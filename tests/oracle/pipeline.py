@@ -41,6 +41,7 @@ slot_type = "slot_type"
 propensity = "propensity"
 experiment_id = "experiment_id"
 arm = "arm"
+model_version = "model_version"
 [clicks]
 files = "{date}/clicks.jsonl"
 columns = {click_id = "click_id", impression_id = "impression_id", clicked_at = "clicked_at"}

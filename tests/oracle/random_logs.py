@@ -111,6 +111,7 @@ def _draw_impressions(rng: random.Random, prefix: str, days: list[date], log: Lo
                 "propensity": rng.choice(PROPENSITIES),
                 "experiment_id": rng.choice(["e1", None]),
                 "arm": rng.choice(["a", None]),
+                "model_version": rng.choice(["7", None, None, None]),
             }
             log.impressions[day].append(line)
             shown.append((line, at))

@@ -15,7 +15,8 @@ def _exposures(spark, rows):
         "event_date date, user_id string, cell string, position int, propensity double, is_clicked boolean",
     )
     constants = {"scope": "shoes", "product_id": "p1", "creative_id": "c1", "slot_type": "feed"}
-    return frame.select("*", F.lit(0).alias("user_fold"), *(F.lit(v).alias(k) for k, v in constants.items()))
+    columns = {"user_fold": F.lit(0), "model_version": F.lit(None).cast("string")}
+    return frame.withColumns({**columns, **{name: F.lit(value) for name, value in constants.items()}})
 
 
 def test_stats_are_sums_of_exposures_per_place(spark):
@@ -39,6 +40,15 @@ def test_stats_are_sums_of_exposures_per_place(spark):
         (MONDAY, 2, 2, 0, None),
         (TUESDAY, None, 1, 1, None),
     ]
+
+
+def test_what_a_model_drew_is_no_evidence(spark):
+    logged = [(MONDAY, "u1", "age=old", 1, 0.5, True), (MONDAY, "u2", "age=old", 1, 0.5, False)]
+    drawn = _exposures(spark, [*logged, *logged]).withColumn("model_version", F.lit("7"))
+
+    (row,) = aggregate_creative_stats(_exposures(spark, logged).unionByName(drawn)).collect()
+
+    assert (row["num_impressions"], row["num_clicks"], row["inverse_propensity_millis"]) == (2, 1, 4000)
 
 
 def test_a_user_is_listed_once_a_day_and_cell_and_counted_once_a_window(spark):

@@ -8,6 +8,8 @@ An impression has a context x (group, product, position), the creative a that wa
 the logging policy chose it, and a click r in {0, 1}; the policy valued chooses a with probability π(a|x). Its weight is
 w = min(π(a|x) / p, M); q(x, a) predicts the click, from other logs than these.
 
+Every estimate is a ratio of two such sums, of which an interval needs what each user adds to either.
+
 Shapes: `U` users or buckets of them, `B` replications.
 
 Sources: IPS, Horvitz and Thompson (1952), and for logged clicks Bottou et al. (2013), "Counterfactual reasoning and
@@ -34,7 +36,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class PolicySums:
-    """Sums over impressions, of one policy on one log: per user, (U,), per replication, (B,), or over everyone, ().
+    """Sums over impressions, of one policy on one log: per user, (U,), or over everyone, ().
 
     Attributes:
         num_impressions: Σ 1.
@@ -67,14 +69,6 @@ class PolicySums:
     def total(self) -> PolicySums:
         """Returns the sums over everyone."""
         return PolicySums(*(np.asarray(getattr(self, name).sum()) for name in SUM_NAMES))
-
-    def resampled(self, counts: Array) -> PolicySums:
-        """Returns the sums of each replication.
-
-        Args:
-            counts: how often each user is drawn, (B, U).
-        """
-        return PolicySums(*(counts @ np.stack([getattr(self, name) for name in SUM_NAMES], axis=1)).T)
 
 
 SUM_NAMES = tuple(field.name for field in fields(PolicySums))
@@ -113,28 +107,41 @@ def sum_by_user(
     return PolicySums(*(np.bincount(user, term, num_users).astype(np.float64) for term in terms))
 
 
-def on_policy_value(sums: PolicySums) -> Array:
+@dataclass(frozen=True)
+class Ratio:
+    """An estimate: the sum of the numerators over that of the denominators, each (U,)."""
+
+    numerators: Array
+    denominators: Array
+
+    @property
+    def value(self) -> float:
+        """Returns the estimate; NaN where nothing was shown."""
+        return float(_ratio(self.numerators.sum(), self.denominators.sum()))
+
+
+def on_policy(sums: PolicySums) -> Ratio:
     """Returns Σ r / Σ 1: what the logging policy earned."""
-    return _ratio(sums.num_clicks, sums.num_impressions)
+    return Ratio(sums.num_clicks, sums.num_impressions)
 
 
-def ips_value(sums: PolicySums) -> Array:
+def ips(sums: PolicySums) -> Ratio:
     """Returns Σ w·r / Σ 1: inverse propensity scoring."""
-    return _ratio(sums.weighted_clicks, sums.num_impressions)
+    return Ratio(sums.weighted_clicks, sums.num_impressions)
 
 
-def snips_value(sums: PolicySums) -> Array:
+def snips(sums: PolicySums) -> Ratio:
     """Returns Σ w·r / Σ w: self-normalised; NaN where no weight is above 0."""
-    return _ratio(sums.weighted_clicks, sums.weights)
+    return Ratio(sums.weighted_clicks, sums.weights)
 
 
-def dr_value(sums: PolicySums) -> Array:
+def dr(sums: PolicySums) -> Ratio:
     """Returns Σ (Σ_a π·q + w·(r - q)) / Σ 1: doubly robust, right where the propensities are or the predictions are."""
     corrected = sums.expected_clicks + sums.weighted_clicks - sums.weighted_expected_clicks
-    return _ratio(corrected, sums.num_impressions)
+    return Ratio(corrected, sums.num_impressions)
 
 
-ESTIMATORS = {"ips": ips_value, "snips": snips_value, "dr": dr_value}
+ESTIMATORS = {"ips": ips, "snips": snips, "dr": dr}
 
 
 def effective_impressions(sums: PolicySums) -> float:
@@ -168,16 +175,48 @@ def draw_users(num_users: int, num_replications: int = NUM_REPLICATIONS, seed: i
     return np.random.default_rng(seed).poisson(1.0, (num_replications, num_users)).astype(np.float64)
 
 
-def percentile_interval(replicates: Array) -> tuple[float, float]:
-    """Returns the ends of the 95% interval, (NaN, NaN) when a replication in twenty has no value.
+def studentized_interval(one: Ratio, counts: Array, other: Ratio | None = None) -> tuple[float, float]:
+    """Returns the ends of the 95% interval of an estimate, or of what it differs from another one by.
 
-    Source: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 13.
+    Bootstrap-t: sums over users are skewed, some being shown much more than others, so that percentiles of the estimate
+    hold the truth too seldom; those of its distance in standard errors, which is resampled with it, do not. (NaN, NaN)
+    when a replication in twenty has no value.
+
+    Args:
+        one: the estimate.
+        counts: how often each user is drawn, (B, U).
+        other: what it is compared with, on the same users.
+
+    Sources: Efron and Tibshirani (1993), "An introduction to the bootstrap", chapter 12; standard error of a ratio by
+    its linear terms, Cochran (1977), "Sampling techniques", chapter 2.
     """
-    known = replicates[np.isfinite(replicates)]
-    if len(known) < _LEVEL * len(replicates):
+    ratios = [one] if other is None else [one, other]
+    added = np.stack([part for ratio in ratios for part in (ratio.numerators, ratio.denominators)], axis=1)
+    products = (added[:, :, None] * added[:, None, :]).reshape(len(added), -1)
+    estimate, error = _estimates(added.sum(axis=0, keepdims=True), products.sum(axis=0, keepdims=True))
+    estimates, errors = _estimates(counts @ added, counts @ products)
+    distances = np.where(estimates == estimate, 0.0, _ratio(estimates - estimate, errors))
+    known = distances[np.isfinite(distances)]
+    if len(known) < _LEVEL * len(distances):
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
+    return float(estimate[0] - high * error[0]), float(estimate[0] - low * error[0])
+
+
+def _estimates(sums: Array, products: Array) -> tuple[Array, Array]:
+    """Returns the estimate, or the difference of two, and its standard error for each sample of users, (B,).
+
+    Args:
+        sums: of numerator and denominator of each ratio, (B, 2) or (B, 4).
+        products: sums of the products of any two of them, (B, 4) or (B, 16).
+    """
+    values = _ratio(sums[:, ::2], sums[:, 1::2])  # (B, 1) or (B, 2)
+    signs = np.array([1.0, -1.0])[: values.shape[1]]
+    # What a user adds to a ratio, to first order: (numerator - value * denominator) / sum of denominators.
+    per_numerator = _ratio(np.broadcast_to(signs, values.shape), sums[:, 1::2])
+    linear = np.stack([per_numerator, -values * per_numerator], axis=2).reshape(len(sums), -1)
+    variance = np.einsum("bi,bij,bj->b", linear, products.reshape(len(sums), linear.shape[1], -1), linear)
+    return values @ signs, np.sqrt(np.maximum(variance, 0.0))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -18,11 +18,12 @@ from osmf_models.evaluation.off_policy import (
     ESTIMATORS,
     Array,
     PolicySums,
+    Ratio,
     draw_users,
     effective_clicks,
     effective_impressions,
-    on_policy_value,
-    percentile_interval,
+    on_policy,
+    studentized_interval,
     sum_by_user,
 )
 from osmf_models.simulator.draws import Index
@@ -91,32 +92,37 @@ def _judge(
     """Rows of one replication; differences are of policies on the same logs."""
     num_users = counts.shape[1]
     sums = {name: sum_policy(logs, choices, policy, num_users) for name, policy in policies.items()}
-    resampled = {name: one.resampled(counts) for name, one in sums.items()}
     true = {name: truth.value(policy) for name, policy in policies.items()}
     some = next(iter(policies))
     true[LOGGING] = truth.logging_value(choices.propensities)
-    logged = on_policy_value(sums[some].total), on_policy_value(resampled[some])
+    logged = on_policy(sums[some])
     rows: list[dict[str, object]] = []
     if chosen_on == OTHER_LOGS:
         clicks = {"effective_clicks": float(logs.is_clicked.sum()), "effective_impressions": float(len(logs.user))}
-        rows.append(_row(LOGGING, None, "on_policy", true[LOGGING], *logged) | clicks)
+        rows.append(_row(counts, LOGGING, None, "on_policy", true[LOGGING], logged) | clicks)
     for policy, one in sums.items():
         size = {"effective_clicks": effective_clicks(one), "effective_impressions": effective_impressions(one)}
         for name, estimator in ESTIMATORS.items():
-            found = estimator(one.total), estimator(resampled[policy])
-            rows.append(_row(policy, None, name, true[policy], *found) | size)
+            found = estimator(one)
+            rows.append(_row(counts, policy, None, name, true[policy], found) | size)
             others = {LOGGING: logged}
             if policy == BEST_PER_GROUP and BEST_FOR_ALL in sums:
-                others[BEST_FOR_ALL] = estimator(sums[BEST_FOR_ALL].total), estimator(resampled[BEST_FOR_ALL])
-            for other, (value, replicates) in others.items():
-                gain = found[0] - value, found[1] - replicates
-                rows.append(_row(policy, other, name, true[policy] - true[other], *gain) | size)
+                others[BEST_FOR_ALL] = estimator(sums[BEST_FOR_ALL])
+            for other, theirs in others.items():
+                rows.append(_row(counts, policy, other, name, true[policy] - true[other], found, theirs) | size)
     return [row | {"chosen_on": chosen_on} for row in rows]
 
 
 def _row(
-    policy: str, compared_with: str | None, estimator: str, true: float, value: Array, replicates: Array
+    counts: Array,
+    policy: str,
+    compared_with: str | None,
+    estimator: str,
+    true: float,
+    found: Ratio,
+    other: Ratio | None = None,
 ) -> dict[str, object]:
-    low, high = percentile_interval(replicates)
+    low, high = studentized_interval(found, counts, other)
+    value = found.value if other is None else found.value - other.value
     what = {"policy": policy, "compared_with": compared_with, "estimator": estimator}
-    return {**what, "true_value": true, "value": float(value), "value_low": low, "value_high": high}
+    return {**what, "true_value": true, "value": value, "value_low": low, "value_high": high}

@@ -30,8 +30,8 @@ from osmf_models.evaluation.off_policy import (
     effective_clicks,
     effective_impressions,
     mean_weight,
-    on_policy_value,
-    percentile_interval,
+    on_policy,
+    studentized_interval,
 )
 from osmf_pipelines.spark.ctr import group_ctr
 from osmf_pipelines.spark.off_policy import add_context, scale_of, sum_by_bucket
@@ -72,11 +72,10 @@ class LogCounts:
 
 @dataclass(frozen=True)
 class _Valued:
-    """One policy on one log: how many users are behind it, its sums, and those of each replication."""
+    """One policy on one log: how many users are behind it, and its sums by bucket of them."""
 
     num_users: int
-    total: PolicySums
-    replicated: PolicySums
+    sums: PolicySums
 
 
 def count_logs(exposures: DataFrame, *, heldout_fold: int = 0) -> LogCounts:
@@ -195,37 +194,37 @@ def value_scope(sums: pd.DataFrame, min_users: int) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for users, part in named.groupby("users"):
         valued = {
-            (str(arm), str(policy)): _value(of_policy, buckets, counts)
+            (str(arm), str(policy)): _value(of_policy, buckets)
             for (arm, policy), of_policy in part.groupby(["logged_arm", "policy"])
             if of_policy["num_users"].sum() >= min_users
         }
-        rows += [(sums["scope"].iloc[0], users, *row) for row in _tell(valued)]
+        rows += [(sums["scope"].iloc[0], users, *row) for row in _tell(valued, counts)]
     return pd.DataFrame(rows, columns=[column.name for column in _COLUMNS])
 
 
-def _value(of_policy: pd.DataFrame, buckets: Array, counts: Array) -> _Valued:
+def _value(of_policy: pd.DataFrame, buckets: Array) -> _Valued:
     ordered = of_policy.set_index("bucket").reindex(buckets, fill_value=0)
     sums = PolicySums.from_mapping({name: ordered[name].to_numpy() / scale_of(name) for name in SUM_NAMES})
-    return _Valued(int(of_policy["num_users"].sum()), sums.total, sums.resampled(counts))
+    return _Valued(int(of_policy["num_users"].sum()), sums)
 
 
-def _tell(valued: Mapping[tuple[str, str], _Valued]) -> Iterator[tuple[object, ...]]:
+def _tell(valued: Mapping[tuple[str, str], _Valued], counts: Array) -> Iterator[tuple[object, ...]]:
     """Rows of the table from its column `logged_arm` on."""
     for (arm, policy), one in valued.items():
         logging = valued.get((arm, LOGGING))
         if policy == LOGGING:
-            yield _row(arm, policy, "on_policy", one)
+            yield _row(counts, arm, policy, "on_policy", one)
         elif _can_value(arm, policy, one):
             for estimator in ESTIMATORS:
-                yield _row(arm, policy, estimator, one)
+                yield _row(counts, arm, policy, estimator, one)
                 if logging:
-                    yield _row(arm, policy, estimator, one, LOGGING, "on_policy", logging)
+                    yield _row(counts, arm, policy, estimator, one, LOGGING, "on_policy", logging)
                 own = valued.get((policy.removeprefix(ARM_PREFIX), LOGGING)) if policy.startswith(ARM_PREFIX) else None
                 if own:
-                    yield _row(arm, policy, estimator, one, OWN_LOGS, "on_policy", own)
+                    yield _row(counts, arm, policy, estimator, one, OWN_LOGS, "on_policy", own)
                 for_all = valued.get((arm, BEST_FOR_ALL)) if policy == BEST_PER_GROUP else None
                 if for_all and _can_value(arm, BEST_FOR_ALL, for_all):
-                    yield _row(arm, policy, estimator, one, BEST_FOR_ALL, estimator, for_all)
+                    yield _row(counts, arm, policy, estimator, one, BEST_FOR_ALL, estimator, for_all)
 
 
 def _can_value(arm: str, policy: str, one: _Valued) -> bool:
@@ -234,10 +233,11 @@ def _can_value(arm: str, policy: str, one: _Valued) -> bool:
     Logs whose weights for another arm would have to be clipped hold next to nothing of some of what it shows.
     """
     is_own, is_arm = policy == f"{ARM_PREFIX}{arm}", policy.startswith(ARM_PREFIX)
-    return float(one.total.weights) > 0 and not is_own and not (is_arm and clipped_share(one.total) > 0)
+    return float(one.sums.total.weights) > 0 and not is_own and not (is_arm and clipped_share(one.sums) > 0)
 
 
 def _row(
+    counts: Array,
     arm: str,
     policy: str,
     estimator: str,
@@ -246,20 +246,20 @@ def _row(
     other_estimator: str = "",
     other: _Valued | None = None,
 ) -> tuple[object, ...]:
-    estimate = {**ESTIMATORS, "on_policy": on_policy_value}
-    value, replicates = estimate[estimator](one.total), estimate[estimator](one.replicated)
-    num_clicks = _num_clicks(estimator, one)
+    ratio_of = {**ESTIMATORS, "on_policy": on_policy}
+    own, theirs = ratio_of[estimator](one.sums), None
+    value, num_clicks = own.value, _num_clicks(estimator, one)
     if other is not None:
-        value = value - estimate[other_estimator](other.total)
-        replicates = replicates - estimate[other_estimator](other.replicated)
-        num_clicks = min(num_clicks, _num_clicks(other_estimator, other))
-    low, high = percentile_interval(replicates) if num_clicks >= MIN_EFFECTIVE_CLICKS else (None, None)
-    told = (effective_impressions(one.total), _num_clicks(estimator, one), mean_weight(one.total))
-    counts = (one.num_users, int(one.total.num_impressions))
+        theirs = ratio_of[other_estimator](other.sums)
+        value, num_clicks = value - theirs.value, min(num_clicks, _num_clicks(other_estimator, other))
+    has_interval = num_clicks >= MIN_EFFECTIVE_CLICKS
+    low, high = studentized_interval(own, counts, theirs) if has_interval else (None, None)
+    told = (effective_impressions(one.sums), _num_clicks(estimator, one), mean_weight(one.sums))
+    behind = (one.num_users, int(one.sums.total.num_impressions))
     what = (arm or None, policy, compared_with, estimator)
-    return (*what, float(value), low, high, *counts, *told, clipped_share(one.total))
+    return (*what, value, low, high, *behind, *told, clipped_share(one.sums))
 
 
 def _num_clicks(estimator: str, one: _Valued) -> float:
     """Effective clicks behind an estimate."""
-    return float(one.total.num_clicks) if estimator == "on_policy" else effective_clicks(one.total)
+    return float(one.sums.total.num_clicks) if estimator == "on_policy" else effective_clicks(one.sums)

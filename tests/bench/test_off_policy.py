@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osmf_models.evaluation.off_policy import on_policy_value, snips_value
+from osmf_models.evaluation.off_policy import on_policy, snips
 from osmf_models.simulator.easy import easy_market
 from osmf_pipelines.bench.off_policy import OTHER_LOGS, SAME_LOGS, replicate, sum_policy
 from osmf_pipelines.bench.off_policy_report import FORMAT, judge, summarise
@@ -28,10 +28,10 @@ def test_the_exact_values_are_those_of_many_logs(case: tuple[Choices, Truth]) ->
     choices, truth = case
     logs = draw_logs(truth, choices, 30_000, 300_000, np.random.default_rng(0))
     sums = sum_policy(logs, choices, choices.best_per_group, 30_000)
-    error = float(on_policy_value(sums.total)) - truth.logging_value(choices.propensities)
+    error = on_policy(sums).value - truth.logging_value(choices.propensities)
     assert abs(error) < 0.04 * truth.logging_value(choices.propensities)  # four standard errors of 10,000 clicks
     value = truth.value(choices.best_per_group)
-    assert abs(float(snips_value(sums.total)) - value) < 0.08 * value
+    assert abs(snips(sums).value - value) < 0.08 * value
     assert value > truth.logging_value(choices.propensities)
 
 

@@ -9,18 +9,18 @@ import pytest
 
 from osmf_models.evaluation.off_policy import (
     ESTIMATORS,
-    SUM_NAMES,
     PolicySums,
+    Ratio,
     clipped_share,
-    dr_value,
+    dr,
     draw_users,
     effective_clicks,
     effective_impressions,
-    ips_value,
+    ips,
     mean_weight,
-    on_policy_value,
-    percentile_interval,
-    snips_value,
+    on_policy,
+    snips,
+    studentized_interval,
     sum_by_user,
 )
 
@@ -37,10 +37,10 @@ def test_estimates_of_four_impressions_by_hand() -> None:
     sums = sums_of(
         [2, 0, 4, 2], [1, 1, 0, 0], expected=[0.1, 0.2, 0.3, 0.4], expected_of_logged=0.25, user=[0, 0, 1, 2]
     )
-    assert float(on_policy_value(sums.total)) == 2 / 4
-    assert float(ips_value(sums.total)) == 2 / 4
-    assert float(snips_value(sums.total)) == 2 / 8
-    assert float(dr_value(sums.total)) == pytest.approx((1.0 + 2 - 8 * 0.25) / 4)
+    assert on_policy(sums).value == 2 / 4
+    assert ips(sums).value == 2 / 4
+    assert snips(sums).value == 2 / 8
+    assert dr(sums).value == pytest.approx((1.0 + 2 - 8 * 0.25) / 4)
     assert effective_impressions(sums) == pytest.approx(64 / 24)
     assert effective_clicks(sums) == 1.0
     assert mean_weight(sums) == 2.0
@@ -49,7 +49,7 @@ def test_estimates_of_four_impressions_by_hand() -> None:
 
 def test_the_logs_own_policy_earns_what_it_earned_by_every_estimator() -> None:
     sums = sums_of(np.ones(10), [1, 0, 0, 1, 0, 0, 0, 0, 1, 0], expected=0.2, expected_of_logged=0.2)
-    assert [float(estimator(sums.total)) for estimator in ESTIMATORS.values()] == pytest.approx([0.3] * 3)
+    assert [estimator(sums).value for estimator in ESTIMATORS.values()] == pytest.approx([0.3] * 3)
 
 
 @pytest.mark.parametrize("predicted", [(0.0, 0.0, 0.0), (0.9, 0.1, 0.4)])
@@ -60,16 +60,16 @@ def test_ips_and_dr_are_right_on_average_over_every_outcome_whatever_is_predicte
     means = np.zeros(2)
     for creative, click in itertools.product(range(3), (0, 1)):
         chance = p[creative] * (q[creative] if click else 1 - q[creative])
-        one = sums_of([policy[creative] / p[creative]], [click], expected, predicted[creative]).total
-        means += chance * np.array([float(ips_value(one)), float(dr_value(one))])
+        one = sums_of([policy[creative] / p[creative]], [click], expected, predicted[creative])
+        means += chance * np.array([ips(one).value, dr(one).value])
     assert means == pytest.approx([policy @ q] * 2)
 
 
 def test_dr_is_right_with_wrong_propensities_where_predictions_are_right() -> None:
     """Whoever clicks is predicted to, so that what weights multiply is 0."""
     sums = sums_of([7.0, 0.3], [1, 0], expected=[0.6, 0.2], expected_of_logged=[1.0, 0.0])
-    assert float(dr_value(sums.total)) == pytest.approx(0.4)
-    assert float(ips_value(sums.total)) != pytest.approx(0.4)
+    assert dr(sums).value == pytest.approx(0.4)
+    assert ips(sums).value != pytest.approx(0.4)
 
 
 def test_weights_are_clipped_and_counted() -> None:
@@ -86,20 +86,56 @@ def test_impossible_weights_are_refused(weights) -> None:
 
 def test_a_policy_that_logs_never_show_has_no_snips() -> None:
     sums = sums_of([0.0, 0.0], [1, 0])
-    assert np.isnan(snips_value(sums.total))
+    assert np.isnan(snips(sums).value)
     assert (effective_impressions(sums), effective_clicks(sums)) == (0.0, 0.0)
-    assert np.isnan(percentile_interval(snips_value(sums.resampled(draw_users(2, 100))))).all()
+    assert np.isnan(studentized_interval(snips(sums), draw_users(2, 100))).all()
 
 
-def test_a_replication_that_draws_each_user_once_is_the_sample() -> None:
-    sums = sums_of([2, 0, 4], [1, 0, 1])
-    replicated = sums.resampled(np.ones((1, 3)))
-    for name in SUM_NAMES:
-        assert getattr(replicated, name).tolist() == [float(getattr(sums.total, name))]
+def test_an_interval_by_hand() -> None:
+    """Clicks of three users 1, 0, 2 on 2, 2, 4 impressions: 3/8; each adds (clicks - 3/8 impressions) / 8 to it.
+
+    A replication that draws the first user alone has no spread, and its distance is unknown; one that draws each once
+    is 0 away; one without the third is at 1/4, where two users add (clicks - 1/4 impressions) / 4.
+    """
+    ratio = Ratio(np.array([1.0, 0.0, 2.0]), np.array([2.0, 2.0, 4.0]))
+    assert np.isnan(studentized_interval(ratio, np.array([[1.0, 0, 0], [1, 1, 1]]))).all()
+    assert studentized_interval(ratio, np.ones((2, 3))) == pytest.approx((3 / 8, 3 / 8))
+    counts = np.array([[1.0, 1, 0]] * 2)
+    value, error = 1 / 4, np.sqrt((1 - 2 / 4) ** 2 + (0 - 2 / 4) ** 2) / 4
+    own_error = np.sqrt((1 - 6 / 8) ** 2 + (0 - 6 / 8) ** 2 + (2 - 12 / 8) ** 2) / 8
+    expected = 3 / 8 - (value - 3 / 8) / error * own_error
+    assert studentized_interval(ratio, counts) == pytest.approx((expected, expected))
+
+
+def test_two_policies_that_are_the_same_differ_by_nothing() -> None:
+    same = ips(sums_of([2, 0, 4], [1, 0, 1]))
+    assert studentized_interval(same, draw_users(3, 100), same) == (0.0, 0.0)
+
+
+def test_two_estimates_of_the_same_users_are_compared_as_pairs() -> None:
+    """What is the same in both cancels: half of each click is left, as of an estimate of its own."""
+    rng = np.random.default_rng(3)
+    clicks, shown = rng.poisson(3.0, 200).astype(float), np.full(200, 10.0)
+    counts = draw_users(200, 400)
+    difference = studentized_interval(Ratio(clicks, shown), counts, Ratio(0.5 * clicks, shown))
+    assert difference == pytest.approx(studentized_interval(Ratio(0.5 * clicks, shown), counts))
+
+
+def test_intervals_of_skewed_sums_hold_the_truth() -> None:
+    """Users whose impressions are log-normal: 19 of 20 intervals hold the rate, percentiles' would be fewer."""
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(400):
+        shown = rng.poisson(20 * np.exp(rng.standard_normal(300))) + 1.0
+        rates = np.minimum(0.02 * np.exp(rng.standard_normal(300) - 0.5), 1.0)
+        clicks = rng.poisson(rates * shown).astype(float)
+        low, high = studentized_interval(Ratio(clicks, shown), draw_users(300, 400, int(rng.integers(2**31))))
+        held += low <= 0.02 <= high
+    assert 0.92 <= held / 400 <= 0.98
 
 
 def width(sums: PolicySums) -> float:
-    low, high = percentile_interval(ips_value(sums.resampled(draw_users(len(sums.weights), 2_000))))
+    low, high = studentized_interval(ips(sums), draw_users(len(sums.weights), 2_000))
     return high - low
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from pyspark.sql import DataFrame
 from rich.console import Console
 
 from osmf_models.evaluation.ab_readout import read_readout
@@ -213,7 +213,7 @@ def _check_serving(lake: Lake, settings: Settings) -> None:
 
 
 def _check_closed_loop(settings: Settings, lake: Lake) -> None:
-    """A day is served, logged and refreshed by what the sensor asks for; drawn pictures are creatives like others."""
+    """A day is served, logged and refreshed by what the sensor asks for; drawn pictures are creatives, not evidence."""
     day, console = LAST_DAY + timedelta(days=1), Console(file=io.StringIO(), width=200)
     options = LoopOptions(day, num_rounds=1, days_per_round=1, late_day=1)
     with dg.instance_for_test() as instance:
@@ -236,11 +236,16 @@ def _check_closed_loop(settings: Settings, lake: Lake) -> None:
     (told,) = report["rounds"]
     assert (told["champion"], told["challenger"], told["is_promoted"]) == (2, None, False)
     assert read_readout(Path(told["readout"])).is_sound
-    rated = {row["creative_id"] for row in lake.read("group_ctr", (day,)).select("creative_id").collect()}
-    exported = pd.read_parquet(settings.home / "exports" / str(day) / "creatives", columns=["creative_id"])
-    assert rated - set(logged_creative_ids(small_market())) <= set(exported.creative_id)
-    assert len(rated) > len(logged_creative_ids(small_market()))
+    drawn = _creatives(lake.read("silver_exposures", (day,)).where("model_version IS NOT NULL"))
+    assert drawn
+    assert drawn <= _creatives(lake.read("creatives")) - set(logged_creative_ids(small_market()))
+    assert _creatives(lake.read("creative_stats", (day,))) <= set(logged_creative_ids(small_market()))
+    assert _creatives(lake.read("group_ctr", (day,))) == set(logged_creative_ids(small_market()))
     assert lake.read("truth_report", (day,)).count() > 0
+
+
+def _creatives(frame: DataFrame) -> set[str]:
+    return {row["creative_id"] for row in frame.select("creative_id").distinct().collect()}
 
 
 def test_an_ablation_goes_on_where_it_was(formed_settings: Settings, drop_folder: Path) -> None:

@@ -14,7 +14,7 @@ from tests.assets.conftest import FIRST_DAY, LAST_DAY, LOGS, small_market
 from tests.running_dagster import DagsterDev, dagster_dev, wait_for
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(5400)]
-_NODES = "{ assetNodes { assetKey { path } isPartitioned isMaterializable repository { location { name } } } }"
+_NODES = "{ assetNodes { assetKey { path } isMaterializable repository { location { name } } } }"
 _BACKFILL = """
 mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {

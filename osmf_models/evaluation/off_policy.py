@@ -179,8 +179,8 @@ def studentized_interval(one: Ratio, counts: Array, other: Ratio | None = None) 
     """Returns the ends of the 95% interval of an estimate, or of what it differs from another one by.
 
     Bootstrap-t: sums over users are skewed, some being shown much more than others, so that percentiles of the estimate
-    hold the truth too seldom; those of its distance in standard errors, which is resampled with it, do not. (NaN, NaN)
-    when a replication in twenty has no value.
+    hold the truth too seldom. Resampled is its distance in standard errors, the error estimated anew each time. (NaN,
+    NaN) when a replication in twenty has no value.
 
     Args:
         one: the estimate.

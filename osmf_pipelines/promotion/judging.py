@@ -47,8 +47,8 @@ def judge_version(registry: Registry, floors: Floors, number: int, champion: int
     other = None
     if champion is not None:
         in_use = registry.version(champion)
-        found = _records(registry.package(in_use))
-        other = _of(in_use.artifact_sha256, records) or _of(in_use.artifact_sha256, found)
+        sha256 = in_use.artifact_sha256
+        other = _of(sha256, records) or _of(sha256, _records(registry.package(in_use)))
         if other is None:
             reason = f"version {champion}, the champion, was not evaluated: evaluate again, it is judged beside"
             return Judged(version, champion, GateVerdict((reason,)), grounds)

@@ -10,7 +10,7 @@ Tables of an export (columns in this order; pictures are PNG bytes, so that an e
 |---|---|---|
 | groups | one row per group, scope roots included | GROUP_COLUMNS |
 | products | one row per product that has a cut-out | PRODUCT_COLUMNS |
-| creatives | one row per creative that has a mask | CREATIVE_COLUMNS |
+| creatives | one row per creative that has a mask and a rate or a pair | CREATIVE_COLUMNS |
 | generation_examples | one row per (group, creative) that was shown | EXAMPLE_COLUMNS |
 | preference_pairs | one row per pair kept, scope roots included | PAIR_COLUMNS |
 """

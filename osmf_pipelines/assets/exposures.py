@@ -204,13 +204,16 @@ def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, d
     stale = lake.days_reopened_since("silver_exposures", since) if since is not None else ()
     reopened = tuple(day for day in stale if day not in days)
     exposures = pinned.read("silver_exposures", (*days, *reopened))
+    told: dict[str, int] = {}  # filled by `count_sums`, before it is shown
 
     def count_sums(candidate: Any) -> Facts:
         sums = candidate.agg(F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks"))
         behind = evidence_of(exposures).agg(
             F.count(F.lit(1)).alias("num_exposures"), F.count_if("is_clicked").alias("num_clicked_exposures")
         )
-        return [row.asDict() for row in sums.crossJoin(behind).collect()]
+        counted: dict[str, int] = sums.crossJoin(behind).first().asDict()
+        told["num_impressions_of_drawn_creatives"] = exposures.count() - counted["num_exposures"]
+        return [counted]
 
     with lake.claim("creative_stats", reopened, run_id=context.run.run_id):
         yield from publish(
@@ -222,6 +225,7 @@ def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, d
             days=days,
             reopened_days=reopened,
             facts=count_sums,
+            metadata=told,
         )
 
 

@@ -1,8 +1,8 @@
 """The training export: Parquet shards and a manifest, in the form of `osmf_models.records`.
 
 Spark writes the shards, so that an export of any size needs no driver memory; the manifest is written last and holds
-the hash of every shard. Only what has pictures, in scopes that have groups, is exported; `count_left_out` tells the
-rest. Masks are found in `masks`.
+the hash of every shard. Only what has pictures and evidence, in scopes that have groups, is exported;
+`count_left_out` tells the rest. Masks are found in `masks`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +28,7 @@ from osmf_pipelines.spark.pictures import PictureError, read_picture, spread
 _ROWS_PER_SHARD = 50_000
 _PICTURES_AT_ONCE = 64  # encoded in a worker's memory
 _EXPORTED = "exported"
+_SIDES = ("chosen_creative_id", "rejected_creative_id")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def build_export_frames(inputs: ExportInputs) -> dict[str, DataFrame]:
     """Returns the tables of an export; their columns are those of `EXPORT_TABLES`, pictures still as paths.
 
     Grain: see `osmf_models.records`. Of scopes without groups nothing is exported; products without a usable cut-out,
-        their creatives, creatives without a usable mask, and examples and pairs of any of these are left out.
+        their creatives, creatives without a usable mask, and examples and pairs of any of these are left out. So are
+        creatives of which no rate and no pair speaks: what models are compared with is what the logs tell of.
 
     Raises:
         ValueError: when there are no groups, or when their preference vectors are not over the same features.
@@ -91,7 +94,8 @@ def count_left_out(inputs: ExportInputs) -> dict[str, int]:
 
     Each product and creative is counted once, under the first reason that holds: of_scope_without_groups,
     without_split (products), without_cutout or a refusal cutout_*; for creatives without_picture, a refusal picture_*
-    or mask_*, without_mask, of_product_left_out. Of pairs one number is told: those whose pictures are missing.
+    or mask_*, without_mask, of_product_left_out, without_evidence (no rate and no pair: not shown in the window, or
+    drawn by a model). Of pairs one number is told: those whose pictures are missing.
     """
     counts: dict[str, int] = {}
     for table, fates in (("products", _product_fates(inputs)), ("creatives", _creative_fates(inputs))):
@@ -160,10 +164,14 @@ def _creative_fates(inputs: ExportInputs) -> DataFrame:
         .when(F.col("refusal").isNotNull(), F.col("refusal"))
         .when(F.col("mask_path").isNull(), "without_mask")
         .when(~F.col("product_left_out").eqNullSafe(_EXPORTED), "of_product_left_out")
+        .when(F.col("has_evidence").isNull(), "without_evidence")
     )
     creatives = inputs.creatives.select("creative_id", "product_id", "image_path")
-    found = creatives.join(masks, on="creative_id", how="left").join(products, on="product_id", how="left")
-    return found.withColumn("left_out", left_out)
+    sides = [inputs.preference_pairs.select(F.col(name).alias("creative_id")) for name in _SIDES]
+    told_of = reduce(DataFrame.union, sides, inputs.group_ctr.select("creative_id")).distinct()
+    for known in (masks, told_of.withColumn("has_evidence", F.lit(True))):
+        creatives = creatives.join(known, on="creative_id", how="left")
+    return creatives.join(products, on="product_id", how="left").withColumn("left_out", left_out)
 
 
 def _exported_products(inputs: ExportInputs) -> DataFrame:
@@ -176,7 +184,7 @@ def _exported_creatives(inputs: ExportInputs) -> DataFrame:
 
 def _drawable_pairs(inputs: ExportInputs) -> DataFrame:
     ids, pairs = _exported_creatives(inputs).select("creative_id"), inputs.preference_pairs
-    for side in ("chosen_creative_id", "rejected_creative_id"):
+    for side in _SIDES:
         pairs = pairs.join(ids.withColumnRenamed("creative_id", side), on=side, how="left_semi")
     return pairs
 

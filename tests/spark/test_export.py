@@ -48,12 +48,12 @@ def inputs(spark, tmp_path_factory):
     creatives = {
         **{name: ("whole", paths[name]) for name in ("a", "b")},
         "no-picture": ("whole", None),
-        **dict.fromkeys(("no-mask", "refused-mask", "refused-picture"), ("whole", paths["a"])),
+        **dict.fromkeys(("no-mask", "refused-mask", "refused-picture", "drawn"), ("whole", paths["a"])),
         "of-gone-cutout": ("gone-cutout", paths["a"]),
         "of-hat": ("hat", paths["a"]),
     }
     findings = {
-        **{name: {"mask_path": paths["mask"]} for name in ("a", "b", "of-gone-cutout", "of-hat")},
+        **{name: {"mask_path": paths["mask"]} for name in ("a", "b", "of-gone-cutout", "of-hat", "drawn")},
         "no-mask": {},
         "refused-mask": {"refusal": "mask_touches_border"},
         "refused-picture": {"refusal": "picture_missing"},
@@ -130,6 +130,7 @@ def test_what_has_pictures_is_exported_and_the_rest_is_counted(inputs, export_fo
         "num_creatives_of_product_left_out": 1,
         "num_creatives_of_scope_without_groups": 1,
         "num_creatives_picture_missing": 1,
+        "num_creatives_without_evidence": 1,
         "num_creatives_without_mask": 1,
         "num_creatives_without_picture": 1,
         "num_pairs_without_pictures": 3,

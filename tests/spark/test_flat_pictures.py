@@ -92,7 +92,11 @@ def _market_inputs(spark, market, products, creatives, masks, features):
     names = [product.product_id for product in market.products]
     rows = {
         "group_features": [group_row(scope.name, scope=scope.name) for scope in market.scopes],
-        "group_ctr": [rate_row(f"{name}-c00", name, group_id=name.split("-")[0]) for name in names],
+        "group_ctr": [
+            rate_row(f"{name}-c{number:02d}", name, group_id=name.split("-")[0])
+            for name in names
+            for number in range(4)
+        ],
         "preference_pairs": [
             pair_row(f"{name}-c00", f"{name}-c01", name, group_id=name.split("-")[0]) for name in names
         ],

@@ -169,9 +169,9 @@ _DERIVATIONS = {
         f"""
         as_of_date    | creative_stats.event_date
         users         | -
-        logged_arm    | silver_exposures.arm
-        policy        | silver_exposures.arm
-        compared_with | silver_exposures.arm
+        logged_arm    | silver_exposures.experiment_id,arm
+        policy        | silver_exposures.experiment_id,arm
+        compared_with | silver_exposures.experiment_id,arm
         estimator     | -
         value         | {_VALUED}
         value_low     | {_VALUED}

@@ -15,8 +15,9 @@ import dagster as dg
 from osmf_pipelines.assets.bronze import build_bronze_asset
 from osmf_pipelines.assets.creatives import build_serving_assets
 from osmf_pipelines.assets.dimensions import build_dimension_assets
+from osmf_pipelines.assets.exports import build_export_asset
 from osmf_pipelines.assets.exposures import build_exposure_assets
-from osmf_pipelines.assets.groups import build_export_asset, build_group_assets
+from osmf_pipelines.assets.groups import build_group_assets
 from osmf_pipelines.assets.models import build_model_assets
 from osmf_pipelines.assets.policies import build_policy_assets
 from osmf_pipelines.assets.report_page import build_report_asset

@@ -253,7 +253,7 @@ _TABLES = (
     ),
     Table(
         "cell_users",
-        "one row per (event_date, scope, cell, user)",
+        "one row per (event_date, scope, cell, user), of who was shown what no model drew",
         _columns("""
     event_date        | date   | day of the impressions
     scope             | string | leaf category
@@ -394,7 +394,7 @@ _LATER_TABLES = (
     as_of_date        | date   | last day of the evidence window
     scope             | string | leaf category, null for all of them together
     users             | string | whose impressions: held_out from the choice of the policy, or all
-    logged_arm        | string | arm on whose logs it is valued, null where the logs name none
+    logged_arm        | string | arm on whose logs it is valued, EXPERIMENT/ARM, null where the logs name none
     policy            | string | logging (what was shown), best_for_all, best_per_group, or `arm` and its name
     compared_with     | string | policy whose value is taken off, own_logs for what an arm earned itself, null for none
     estimator         | string | on_policy, ips, snips or dr

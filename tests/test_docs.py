@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from osmf_pipelines.settings import Settings
+from osmf_pipelines.tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,3 +38,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_exist(page: Path) -> None:
     assert set(re.findall(r"OSMF_[A-Z][A-Z_]*[A-Z]", page.read_text())) <= _VARIABLES
+
+
+def test_serving_names_columns_that_the_table_has() -> None:
+    told = re.search(r"The table has\s(.*?)\.", (ROOT / "docs" / "serving.md").read_text(), flags=re.DOTALL)
+    assert told is not None
+    named = set(re.findall(r"`(\w+)`", told[1]))
+    assert "seed" in named
+    assert named <= {column.name for column in TABLES["generated_creatives"].columns}

@@ -1,7 +1,8 @@
 """A drop folder small enough to be ingested in seconds, with column names of its own.
 
 Two scopes with three products, four creatives each (16 px pictures with masks), users with two attributes; clicks
-follow the creative. `Drop` holds the events as rows that a test may change before it writes a day.
+follow the creative. No model drew any, which some writers tell by an empty text. `Drop` holds the events as rows that a
+test may change before it writes a day.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ SCOPES = ("shoe", "lamp")
 MAPPING = """
 [impressions]
 files = "{date}/impressions.parquet"
-columns = {impression_id="imp", user_id="who", product_id="item", creative_id="ad", impressed_at="ts", position="pos"}
+[impressions.columns]
+impression_id = "imp"
+user_id = "who"
+product_id = "item"
+creative_id = "ad"
+impressed_at = "ts"
+position = "pos"
+model_version = "by"
 [clicks]
 files = "{date}/clicks.parquet"
 columns = {click_id="click", impression_id="imp", clicked_at="ts"}
@@ -103,7 +111,8 @@ def _show(
     day = drop.day(number)
     at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=rng.randrange(86_400))
     name = f"i-{number}-{count}"
-    row = {"imp": name, "who": user, "item": creatives[creative], "ad": creative, "ts": at, "pos": 1 + count % 3}
+    row: dict[str, object] = {"imp": name, "who": user, "item": creatives[creative], "ad": creative, "ts": at}
+    row |= {"pos": 1 + count % 3, "by": ""}
     drop.impressions[day].append(row)
     return row
 

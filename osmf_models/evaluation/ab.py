@@ -205,7 +205,7 @@ def sample_ratio_p_value(num_users: Sequence[int], shares: Sequence[float]) -> f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns the p-values adjusted for their number: those below 0.05 hold together at the 5% level."""
+    """Returns p-values adjusted for their number, in their order: those up to a level hold together at that level."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.empty(len(order))
     factors = len(order) - np.arange(len(order))

@@ -1,9 +1,9 @@
 """Which groups an arm lifts or lowers against another, with a correction for their number.
 
-Where the resamples come from belongs in `resampling.py`.
+Where the resamples come from belongs in `resampling.py`, the correction in `ab.py`.
 
-Sources: Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979; the
-added one of a resampled p-value, Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 4.2.
+Source: the added one of a resampled p-value, Davison & Hinkley, Bootstrap Methods and their Application, 1997,
+section 4.2.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from osmf_models.evaluation.ab import holm
 from osmf_models.evaluation.resampling import Array, Estimate, GroupMeans, RunKey, over_runs
 
 LEVEL = 0.05
@@ -71,16 +71,6 @@ class LiftClaims:
         return cls(len(lifts), float(lifted), float(lowered), bool(lifted >= LIFTED_SHARE and lowered == 0.0))
 
 
-def holm(p_values: ArrayLike) -> Array:
-    """Returns p-values corrected for their number, in their order: those up to a level hold together at that level."""
-    raw = np.asarray(p_values, np.float64)
-    order = np.argsort(raw, kind="stable")
-    factors = len(raw) - np.arange(len(raw))
-    corrected = np.empty_like(raw)
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * raw[order]), 1.0)
-    return corrected
-
-
 def resampled_p_value(differences: Array) -> float:
     """Returns the two-sided p-value of no difference, from resamples of one, (R + 1,); at least 2 / (R + 1)."""
     resampled = differences[1:]
@@ -110,6 +100,6 @@ def group_lifts(means: Mapping[RunKey, GroupMeans], arm: str, baseline: str) -> 
         found += [(market, scope, group_id, column) for scope, group_id, column in groups]
     p_values = [resampled_p_value(column) for *_, column in found]
     return [
-        GroupLift(market, scope, group_id, Estimate.of(column), p_value, float(corrected))
+        GroupLift(market, scope, group_id, Estimate.of(column), p_value, corrected)
         for (market, scope, group_id, column), p_value, corrected in zip(found, p_values, holm(p_values), strict=True)
     ]

@@ -6,6 +6,7 @@ Numbers belong in `summary.py`.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from osmf_models.evaluation.simulated_ctr import FoundGroup
+from osmf_models.evaluation.simulated_ctr import EvaluationSet, FoundGroup
 
 _CELL_INCHES = 0.95
 _TITLE_WIDTH = 22
@@ -38,7 +39,7 @@ class GridRow:
     Attributes:
         title: of the product.
         groups: columns of every block.
-        pictures: by (arm, group_id).
+        pictures: by (arm, group_id); an arm that has none of the product is left out.
     """
 
     title: str
@@ -46,8 +47,39 @@ class GridRow:
     pictures: dict[tuple[str, str], ShownPicture]
 
 
+def grid_rows(
+    titles: Sequence[str], cases: EvaluationSet, shown: Mapping[tuple[str, int, str], ShownPicture], arms: list[str]
+) -> list[GridRow]:
+    """Returns one product of each scope: the first of which every arm has pictures, or else the first of all.
+
+    Args:
+        titles: of all products, by their row.
+        cases: what was judged.
+        shown: the first picture of each (arm, product row, group).
+        arms: of the grid.
+    """
+    rows = []
+    for scope, indices in cases.product_indices.items():
+        groups = cases.groups_of(scope)
+        pictures = {
+            index: {
+                (arm, group.group_id): shown[arm, index, group.group_id]
+                for arm in arms
+                for group in groups
+                if (arm, index, group.group_id) in shown  # a product may have no logged pictures
+            }
+            for index in indices
+        }
+        chosen = next((index for index in indices if len(pictures[index]) == len(arms) * len(groups)), indices[0])
+        rows.append(GridRow(str(titles[chosen]), groups, pictures[chosen]))
+    return rows
+
+
 def draw_grid(rows: list[GridRow], arms: list[str], path: Path) -> None:
-    """Writes a PNG with one block of columns per arm, one row per product, the group above and the rate below."""
+    """Writes a PNG with one block of columns per arm, one row per product, the group above and the rate below.
+
+    A cell without a picture stays white.
+    """
     num_columns = max(len(row.groups) for row in rows)
     figure = Figure(figsize=(_CELL_INCHES * num_columns * len(arms) + 0.4, 1.5 * _CELL_INCHES * len(rows) + 0.35))
     FigureCanvasAgg(figure)
@@ -59,7 +91,8 @@ def draw_grid(rows: list[GridRow], arms: list[str], path: Path) -> None:
             axis.axis("off")
         for row, row_axes in zip(rows, axes, strict=True):
             for group, axis in zip(row.groups, row_axes, strict=False):
-                _show(axis, row.pictures[arm, group.group_id], short_description(group.description))
+                if (arm, group.group_id) in row.pictures:
+                    _show(axis, row.pictures[arm, group.group_id], short_description(group.description))
     figure.savefig(path, dpi=150, facecolor="white")
 
 

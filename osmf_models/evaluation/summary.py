@@ -39,7 +39,6 @@ FIGURE_COLUMNS = (
     "product_fidelity",
     "predicted_log_lift",
 )
-_NUM_RESAMPLES = 2000
 _INTERVAL = (0.025, 0.975)
 _MARKET = "evaluation"  # all of a run is on the same resamples of products
 
@@ -139,25 +138,17 @@ def summarise(judgements: pd.DataFrame, models: list[str]) -> dict[str, float]:
 
 
 def paired_difference(
-    judgements: pd.DataFrame, arm: str, baseline: str, seed: int = 0, column: str = "true_ctr_rate"
+    judgements: pd.DataFrame, arm: str, baseline: str, column: str = "true_ctr_rate"
 ) -> tuple[float, float, float]:
-    """Returns the difference in mean `column` of two arms and its 95% bootstrap interval.
+    """Returns the difference in mean `column` of two arms and its 95% interval.
 
-    Products are resampled inside their scope, both arms and all groups of a product together (percentile bootstrap).
+    Products are resampled inside their scope, both arms and all groups of a product together; see `resampling.py`.
 
-    Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    Raises:
+        ValueError: when one of the two was not judged on what the other was.
     """
-    keys = ["scope", "product_id", "group_id"]
-    rates = judgements.set_index([*keys, "arm"])[column].unstack("arm")
-    difference = (rates[arm] - rates[baseline]).rename("difference").reset_index()
-    rng = np.random.default_rng(seed)
-    totals, num_groups = np.zeros(_NUM_RESAMPLES + 1), 0
-    for _, rows in difference.groupby("scope"):
-        table = rows.pivot(index="product_id", columns="group_id", values="difference").to_numpy()
-        draws = rng.integers(0, len(table), (_NUM_RESAMPLES, len(table)))
-        totals[0] += table.mean(0).sum()
-        totals[1:] += table[draws].mean(1).sum(1)
-        num_groups += table.shape[1]
-    means = totals / num_groups
-    low, high = np.quantile(means[1:], _INTERVAL)
-    return float(means[0]), float(low), float(high)
+    rates = judgements.set_index(["scope", "product_id", "group_id", "arm"])[column].unstack("arm")
+    difference = (rates[arm] - rates[baseline]).rename(column).reset_index().assign(arm=arm)
+    resampled = resampled_group_means(difference, _MARKET, column).values[arm]
+    estimate = Estimate.of(resampled.mean(axis=1))
+    return estimate.value, estimate.low, estimate.high

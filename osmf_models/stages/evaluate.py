@@ -62,7 +62,7 @@ from osmf_models.evaluation.predicted_lift import (
     predicted_lifts,
     with_log_rates,
 )
-from osmf_models.evaluation.report import GridRow, ShownPicture, draw_grid, draw_lifts, draw_predicted_lifts
+from osmf_models.evaluation.report import ShownPicture, draw_grid, draw_lifts, draw_predicted_lifts, grid_rows
 from osmf_models.evaluation.simulated_ctr import (
     EvaluationSet,
     evaluation_set,
@@ -247,16 +247,7 @@ def draw_pictures(
     """Writes grid.png and lifts.png."""
     groups = by_group(judgements)
     arms = [RANDOM, *models, ORACLE]
-    grid = [
-        GridRow(
-            str(export.products.title[index]),
-            cases.groups_of(scope),
-            {(arm, group_id): picture for (arm, row, group_id), picture in shown.items() if row == index},
-        )
-        for scope, indices in cases.product_indices.items()
-        for index in indices[:1]
-    ]
-    draw_grid(grid, arms, output / "grid.png")
+    draw_grid(grid_rows(list(export.products.title), cases, shown, arms), arms, output / "grid.png")
     names = {group.group_id: f"{group.scope}: {group.description}" for group in cases.groups}
     draw_lifts(groups, names, models, output / "lifts.png")
 

@@ -21,6 +21,7 @@ import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -78,10 +79,12 @@ def main() -> None:
         if options.lake is not None:
             log_tables(options.lake, manifest)
         info = log_model(artifacts, example_input(options.data, manifest, groups), origin)
-    package = Path(mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri))
+    with TemporaryDirectory(dir=options.output) as fetched:
+        package = Path(mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri, dst_path=fetched))
+        package_sha256 = folder_digest(package, without=REGISTRY_FILES)
     tags = {
         ARTIFACT_TAG: trained["artifact_sha256"],
-        PACKAGE_TAG: folder_digest(package, without=REGISTRY_FILES),
+        PACKAGE_TAG: package_sha256,
         **{name: value if isinstance(value, str) else json.dumps(value) for name, value in origin.items()},
     }
     tags.pop("config")  # longer than a tag may be; it is in the model's metadata
@@ -93,7 +96,7 @@ def main() -> None:
         "model_version": int(found.version),
         "mlflow_run_id": run.info.run_id,
         "artifact_sha256": trained["artifact_sha256"],
-        "package_sha256": tags[PACKAGE_TAG],
+        "package_sha256": package_sha256,
         "metrics": {"model_version": float(found.version)},
         "wall_seconds": time.monotonic() - started,
     }

@@ -196,7 +196,7 @@ def _silver_facts(ledger: Ledger, exposures: dict[date, dict[str, int]], days: D
 def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, days: Days) -> Iterator[Outcome]:
     from pyspark.sql import functions as F
 
-    from osmf_pipelines.spark.stats import aggregate_creative_stats, evidence_of
+    from osmf_pipelines.spark.stats import aggregate_creative_stats
 
     lake = resource.lake
     pinned = lake.pin(["silver_exposures"])
@@ -207,13 +207,20 @@ def _creative_stats(context: dg.AssetExecutionContext, resource: LakeResource, d
     told: dict[str, int] = {}  # filled by `count_sums`, before it is shown
 
     def count_sums(candidate: Any) -> Facts:
-        sums = candidate.agg(F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks"))
-        behind = evidence_of(exposures).agg(
-            F.count(F.lit(1)).alias("num_exposures"), F.count_if("is_clicked").alias("num_clicked_exposures")
+        sums = candidate.groupBy("event_date").agg(
+            F.sum("num_impressions").alias("num_impressions"), F.sum("num_clicks").alias("num_clicks")
         )
-        counted: dict[str, int] = sums.crossJoin(behind).first().asDict()
-        told["num_impressions_of_drawn_creatives"] = exposures.count() - counted["num_exposures"]
-        return [counted]
+        is_evidence, is_clicked = F.col("model_version").isNull(), F.col("is_clicked")
+        behind = exposures.groupBy("event_date").agg(
+            F.count_if(is_evidence).alias("num_exposures"),
+            F.count_if(is_evidence & is_clicked).alias("num_clicked_exposures"),
+            F.count_if(~is_evidence).alias("num_drawn"),
+        )
+        rows = behind.join(sums, on="event_date", how="outer").fillna(0).collect()
+        by_day = {row["event_date"]: row.asDict() for row in rows}
+        told["num_impressions_of_drawn_creatives"] = sum(counts["num_drawn"] for counts in by_day.values())
+        none = dict.fromkeys(("num_impressions", "num_clicks", "num_exposures", "num_clicked_exposures"), 0)
+        return [none | by_day.get(day, {}) | {"event_date": str(day)} for day in (*days, *reopened)]
 
     with lake.claim("creative_stats", reopened, run_id=context.run.run_id):
         yield from publish(

@@ -13,7 +13,6 @@ from osmf_pipelines.assets.publishing import Facts, Outcome, asset_specs, cached
 from osmf_pipelines.partitions import evidence_days
 from osmf_pipelines.resources.lake import LakeResource
 from osmf_pipelines.settings import Settings
-from osmf_pipelines.tables import TABLES
 
 if TYPE_CHECKING:
     from osmf_pipelines.spark.lake import PinnedTables
@@ -51,11 +50,6 @@ def window_mapping(settings: Settings) -> dg.TimeWindowPartitionMapping:
     return dg.TimeWindowPartitionMapping(
         start_offset=1 - settings.evidence_window_days, allow_nonexistent_upstream_partitions=True
     )
-
-
-def build_export_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """Returns the asset that writes what models are trained on."""
-    return as_of_asset("training_export", ("training_export",), list(_EXPORTED), _training_export, partitions)
 
 
 def as_of_asset(
@@ -238,50 +232,3 @@ def _plot_probabilities(pairs: Any, minimum: float, wrong: float | None) -> dict
 
     plot = plot_pair_probabilities(count_by_probability(pairs), minimum, wrong)
     return {"pair_probabilities": picture(plot, "probabilities of the pairs kept")}
-
-
-_EXPORTED = (
-    "group_features",
-    "group_ctr",
-    "preference_pairs",
-    "products",
-    "product_splits",
-    "creatives",
-    "product_masks",
-    "creative_features",
-)
-
-
-def _training_export(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
-    from osmf_pipelines.spark.export import ExportInputs, count_drawable_pairs, count_left_out, write_export
-    from osmf_pipelines.spark.pictures import hash_cutouts
-
-    lake, pinned = resource.lake, resource.lake.pin(_EXPORTED)
-    as_of = dict.fromkeys(("group_features", "group_ctr", "preference_pairs"), (day,))
-    tables = {name: pinned.read(name, as_of.get(name)) for name in _EXPORTED}
-    tables["products"] = hash_cutouts(tables["products"])
-    inputs = ExportInputs(**tables)
-    folder = resource.settings.home / "exports" / str(day)
-    with cached(inputs.products):
-        manifest = write_export(inputs, folder, as_of_date=str(day), table_versions=pinned.versions)
-        rows = []
-        for name in sorted({file.table for file in manifest.files}):
-            shards = [file for file in manifest.files if file.table == name]
-            num_rows = sum(file.num_rows for file in shards)
-            rows.append((day, name, num_rows, len(shards), manifest.data_hash, str(folder)))
-        exported = {row[1]: row[2] for row in rows}["preference_pairs"]
-        facts = {
-            "num_pairs_missing": count_drawable_pairs(inputs) - exported,
-            "num_training_pairs": inputs.preference_pairs.where("split = 'train'").count(),
-        }
-        told = {"left_out": count_left_out(inputs), "folder": dg.MetadataValue.path(str(folder))}
-    yield from publish(
-        context,
-        resource,
-        "training_export",
-        lake.spark.createDataFrame(rows, TABLES["training_export"].ddl),
-        inputs=pinned.versions,
-        days=(day,),
-        facts=[facts],
-        metadata=told,
-    )

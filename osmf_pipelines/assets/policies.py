@@ -44,6 +44,7 @@ def _num_valued_days(settings: Settings) -> int:
 
 
 def _policy_values(context: dg.AssetExecutionContext, resource: LakeResource, day: date) -> Iterator[Outcome]:
+    from osmf_pipelines.spark.policies import name_arms
     from osmf_pipelines.spark.policy_values import (
         count_logs,
         estimate_policy_values,
@@ -53,7 +54,7 @@ def _policy_values(context: dg.AssetExecutionContext, resource: LakeResource, da
     )
 
     settings, pinned = resource.settings, resource.lake.pin(_INPUTS)
-    exposures = pinned.read("silver_exposures", evidence_days(day, _num_valued_days(settings)))
+    exposures = name_arms(pinned.read("silver_exposures", evidence_days(day, _num_valued_days(settings))))
     logs = count_logs(exposures)
     told: dict[str, Any] = {
         "num_impressions": logs.num_impressions,

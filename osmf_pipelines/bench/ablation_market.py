@@ -78,22 +78,23 @@ def open_markets(settings: Settings, homes: Sequence[Path], day: date | None, ou
 
 
 def _open_market(settings: Settings, day: date | None, output: Path) -> MarketFiles:
-    found = sorted(path.parent for path in (settings.home / "exports").glob(f"*/{MANIFEST_NAME}"))
-    wanted = [folder for folder in found if day is None or folder.name == day.isoformat()]
-    if not wanted:
+    found = [path.parent for path in (settings.home / "exports").glob(f"{day or '*'}/[!.]*/{MANIFEST_NAME}")]
+    if not found:
         which = f"of {day} " if day else ""
         raise ValueError(
-            f"{settings.home} has no training export {which}(exports/DAY/{MANIFEST_NAME}): run `osmf demo --only data` "
-            "or the job form_pairs first."
+            f"{settings.home} has no training export {which}(exports/DAY/HASH/{MANIFEST_NAME}): run `osmf demo --only "
+            "data` or the job form_pairs first."
         )
-    export = wanted[-1]
+    # Of the last day the newest; that it is the published one is seen to where its groups are read.
+    export = max(found, key=lambda folder: (folder.parent.name, (folder / MANIFEST_NAME).stat().st_mtime))
+    export_day = export.parent.name
     data_hash, market = ExportManifest.read(export).data_hash, load_market(settings.truth_folder)
     name = f"{market.name}-{market.seed}"
     cells = output / "markets" / f"{name}-{data_hash[:12]}.parquet"
     if not cells.is_file():
-        _write_group_cells(settings, date.fromisoformat(export.name), data_hash, cells)
+        _write_group_cells(settings, date.fromisoformat(export_day), data_hash, cells)
     agreeing = tuple(scope.name for scope in market.scopes if scope.kind == "agreeing")
-    return MarketFiles(name, settings.home, export.name, export, data_hash, settings.truth_folder, cells, agreeing)
+    return MarketFiles(name, settings.home, export_day, export, data_hash, settings.truth_folder, cells, agreeing)
 
 
 def _write_group_cells(settings: Settings, day: date, data_hash: str, path: Path) -> None:

@@ -204,6 +204,6 @@ GROUP BY ALL;
 
 -- part: cell_users
 CREATE VIEW cell_users AS
-SELECT DISTINCT event_date, scope, cell, user_id FROM silver_exposures;
+SELECT DISTINCT event_date, scope, cell, user_id FROM silver_exposures WHERE model_version IS NULL;
 
 -- writes: cell_users by event_date

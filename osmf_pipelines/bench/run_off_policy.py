@@ -23,7 +23,7 @@ from osmf_pipelines.settings import Settings
 from osmf_pipelines.sources.open_bandit import OpenBanditSource
 from osmf_pipelines.spark.session import get_spark
 
-NUM_USERS_SHARE = 20  # impressions a user, on average
+IMPRESSIONS_PER_USER = 20  # on average
 _CHOOSING_IMPRESSIONS = 600_000
 
 
@@ -53,10 +53,10 @@ def run_off_policy_bench(
     Raises:
         ValueError: when there is nothing to simulate, or it is impossible.
     """
-    if not impressions or min(impressions) < NUM_USERS_SHARE * 100 or num_replications < 2 or seed < 0:
+    if not impressions or min(impressions) < IMPRESSIONS_PER_USER * 100 or num_replications < 2 or seed < 0:
         raise ValueError(
             f"impressions {impressions}, {num_replications} replications, seed {seed}: levels of "
-            f"{NUM_USERS_SHARE * 100} and more, 2 replications and a seed that is not negative are needed."
+            f"{IMPRESSIONS_PER_USER * 100} and more, 2 replications and a seed that is not negative are needed."
         )
     market = realistic_market(seed)
     columns = (TextColumn("    {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -68,7 +68,7 @@ def run_off_policy_bench(
             rows = replicate(
                 truth,
                 choices,
-                num_users=level // NUM_USERS_SHARE,
+                num_users=level // IMPRESSIONS_PER_USER,
                 impressions=level,
                 num_replications=num_replications,
                 seed=seed,

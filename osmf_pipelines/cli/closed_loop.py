@@ -21,6 +21,7 @@ import pandas as pd
 from rich.console import Console
 
 from osmf_models.records import GENERATED_NAME
+from osmf_pipelines.assets.models import export_folder
 from osmf_pipelines.bench.closed_loop_report import FORMAT, count_day, day_rows, lifts_of, plot_loop
 from osmf_pipelines.bench.closed_loop_round import (
     CHALLENGER,
@@ -247,7 +248,7 @@ class ClosedLoop:
         return self.lake.exists(table) and self.lake.read(table, (day,)).first() is not None
 
     def _export(self, day: date) -> Path:
-        return self.settings.home / "exports" / str(day)
+        return export_folder(LakeResource(self.settings), day)
 
     def _plan_path(self, number: int) -> Path:
         return self.folder / f"round-{number}.json"

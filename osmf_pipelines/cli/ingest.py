@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from osmf_pipelines.settings import Settings
 
 if TYPE_CHECKING:
+    from osmf_pipelines.sources.preview import TablePreview
     from osmf_pipelines.sources.source import Source
 
 
@@ -72,14 +74,17 @@ def show_mapping(settings: Settings, console: Console, day: date | None, num_row
         raise ValueError(f"the source {settings.source} has no mapping: a dry run is for `files` and `table`.")
     first, _ = choose_days(source, settings, day, day)
     for preview in preview_mapping(source, get_spark(settings), first, user_key=settings.user_key, num_rows=num_rows):
-        headers = [
-            f"{ours}\n[dim]{theirs or 'not mapped'}[/]"
-            for ours, theirs in zip(preview.columns, preview.their_columns, strict=True)
-        ]
-        is_judged = any(preview.reasons)
-        listing = Table(
-            *headers, *(["refused for"] if is_judged else []), title=f"{preview.section} ← {preview.origin}"
-        )
-        for row, reasons in zip(preview.rows, preview.reasons, strict=True):
-            listing.add_row(*row, *([", ".join(reasons)] if is_judged else []))
-        console.print(listing)
+        console.print(preview_table(preview))
+
+
+def preview_table(preview: TablePreview) -> Table:
+    """Returns the rows as a table to print; all that comes from the logs or the mapping is shown as it is written."""
+    listing = Table(title=Text(f"{preview.section} ← {preview.origin}", "table.title"))
+    for ours, theirs in zip(preview.columns, preview.their_columns, strict=True):
+        listing.add_column(Text.assemble(ours, "\n", (theirs or "not mapped", "dim")))
+    is_judged = any(preview.reasons)
+    if is_judged:
+        listing.add_column("refused for")
+    for row, reasons in zip(preview.rows, preview.reasons, strict=True):
+        listing.add_row(*map(Text, row), *([Text(", ".join(reasons))] if is_judged else []))
+    return listing

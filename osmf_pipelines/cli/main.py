@@ -30,6 +30,7 @@ app.command()(cluster)
 _console = Console()
 _DAY = ["%Y-%m-%d"]
 _SECRETS = ("user_key", "alert_url", "mlflow_uri", "spark_conf")
+_UNTOLD_IN_ERRORS = (*_SECRETS, "launch_command", "cancel_command")  # commands may hold a password
 
 
 def main() -> None:
@@ -39,9 +40,9 @@ def main() -> None:
     except ValidationError as error:
         for wrong in error.errors():
             variable = f"OSMF_{'_'.join(map(str, wrong['loc'])).upper()}"
-            _console.print(
-                f"[red]error:[/] {variable}={wrong['input']}: {wrong['msg']}", soft_wrap=True, highlight=False
-            )
+            value = "(not shown)" if wrong["loc"][0] in _UNTOLD_IN_ERRORS else wrong["input"]
+            told = escape(f"{variable}={value}: {wrong['msg']}")
+            _console.print(f"[red]error:[/] {told}", soft_wrap=True, highlight=False)
         raise SystemExit(2) from None
     except (ValueError, RuntimeError, OSError) as error:
         _console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)

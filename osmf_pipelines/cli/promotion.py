@@ -16,17 +16,18 @@ from osmf_pipelines.settings import Settings
 def run_promote(
     settings: Settings, console: Console, number: int | None, decision: str, by: str, readout: Path | None = None
 ) -> None:
-    """Makes a version the champion, or says why not.
+    """Makes a version the champion, or says why not; a blank `decision` or `by` is none.
 
     Raises:
         ValueError: when a decision has no author, or the other way round, or `readout` is no file of a read-out.
     """
-    if bool(decision.strip()) != bool(by.strip()):
+    decision, by = decision.strip(), by.strip()
+    if bool(decision) != bool(by):
         raise ValueError("a decision is recorded with who took it: give both, --decision TEXT --by NAME.")
     _answer_at_once()
-    taken = Decision(decision.strip(), by.strip()) if decision else None
+    taken = Decision(decision, by) if decision else None
     evidence = None if readout is None else Evidence.read(readout)
-    who = by.strip() or getpass.getuser()
+    who = by or getpass.getuser()
     outcome = Promotions(settings).promote(number, by=who, decision=taken, evidence=evidence)
     _tell(settings, console, outcome)
     if outcome.alias == "challenger":

@@ -15,18 +15,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from osmf_models.evaluation.resampling import Estimate, product_weights
+
 Case = tuple[str, str, str]  # scope, group_id, product_id
-_NUM_RESAMPLES = 2000
-_INTERVAL = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A challenger's figure minus the champion's, and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -38,41 +29,34 @@ class Comparison:
         worst_group: of the figures of each one's own worst group.
     """
 
-    overall: Difference
-    worst_group: Difference
+    overall: Estimate
+    worst_group: Estimate
 
 
-def compare(challenger: Mapping[Case, float], champion: Mapping[Case, float], seed: int = 0) -> Comparison:
+def compare(challenger: Mapping[Case, float], champion: Mapping[Case, float]) -> Comparison:
     """Returns how two models differ.
 
     A group's figure is the mean over its products, and groups count the same. Products are resampled inside their
-    scope, both models and all groups together (percentile bootstrap); a scope with one product adds no width.
+    scope, both models and all groups together, as in an evaluation; a scope with one product adds no width.
 
     Args:
         challenger: figure by case; every product of a scope is there for each of its groups.
         champion: the same cases.
-        seed: of the resamples.
 
     Raises:
         ValueError: when the cases differ or are incomplete.
-
-    Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     if set(challenger) != set(champion) or not challenger or not is_complete(challenger):
         raise ValueError("two models compare on the same cases, each product of a scope for each of its groups.")
-    rng = np.random.default_rng(seed)
     own: list[NDArray[np.float64]] = []
     other: list[NDArray[np.float64]] = []
     for scope in sorted({case[0] for case in challenger}):
         tables = [_table(figures, scope) for figures in (challenger, champion)]
-        num_products = len(tables[0])
-        draws = rng.integers(0, num_products, (_NUM_RESAMPLES, num_products))
-        weights = np.stack([(draws == product).mean(1) for product in range(num_products)], axis=1)
-        weights = np.concatenate([np.full((1, num_products), 1.0 / num_products), weights])  # (1 + R, P)
+        weights = product_weights([scope] * len(tables[0]), f"comparison {scope}") / len(tables[0])  # (R + 1, P)
         for kept, table in zip((own, other), tables, strict=True):
             kept.append(weights @ table)
-    ours, theirs = np.concatenate(own, axis=1), np.concatenate(other, axis=1)  # (1 + R, G)
-    return Comparison(_told(ours.mean(1) - theirs.mean(1)), _told(ours.min(1) - theirs.min(1)))
+    ours, theirs = np.concatenate(own, axis=1), np.concatenate(other, axis=1)  # (R + 1, G)
+    return Comparison(Estimate.of(ours.mean(1) - theirs.mean(1)), Estimate.of(ours.min(1) - theirs.min(1)))
 
 
 def is_complete(cases: Collection[Case]) -> bool:
@@ -100,9 +84,3 @@ def _table(figures: Mapping[Case, float], scope: str) -> NDArray[np.float64]:
     own = {(product, group): value for (one, group, product), value in figures.items() if one == scope}
     products, groups = (sorted({key[i] for key in own}) for i in (0, 1))
     return np.array([[own[product, group] for group in groups] for product in products])
-
-
-def _told(differences: NDArray[np.float64]) -> Difference:
-    """The first entry is of the data, the others are of resamples."""
-    low, high = np.quantile(differences[1:], _INTERVAL)
-    return Difference(float(differences[0]), float(low), float(high))

@@ -9,7 +9,8 @@ What happens when:
 
 Each only where the gate passes; without a truth, champion needs the read-out of an A/B test that it won, or a decision
 that a person signs. The alias champion is the point of no return: after a kill the next one to come reads from it how
-the move ended. The lock is a file, so that it holds for the processes of one machine.
+the move ended; where the champion stays, from the alias challenger, the only one that moves. The lock is a file, so
+that it holds for the processes of one machine.
 """
 
 from __future__ import annotations
@@ -42,10 +43,22 @@ class PromotionRefusedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Decision:
-    """A person's decision that a challenger becomes champion where no truth is known; both are recorded."""
+    """A person's decision that a challenger becomes champion where no truth is known; both are recorded.
+
+    Attributes:
+        text: why.
+        by: who took it.
+
+    Raises:
+        ValueError: when either is empty or blank.
+    """
 
     text: str
     by: str
+
+    def __post_init__(self) -> None:
+        if not (self.text.strip() and self.by.strip()):
+            raise ValueError(f"the decision {self.text!r} by {self.by!r} lacks its reason or its author: give both.")
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Promotions:
 
     Args:
         settings: where the registry and HOME are, and the floors.
-        on_phase: told as each step of a move is done.
+        on_phase: told as each step is done: judged, intended, champion set, challenger set, done.
     """
 
     def __init__(self, settings: Settings, on_phase: OnPhase = lambda phase: None):
@@ -104,7 +117,6 @@ class Promotions:
         by: str,
         decision: Decision | None = None,
         evidence: Evidence | None = None,
-        expected_champion: int | None = None,
     ) -> Outcome:
         """Makes a version the champion.
 
@@ -113,7 +125,6 @@ class Promotions:
             by: who asks.
             decision: needed where no truth is known and no A/B test was won.
             evidence: the read-out of an A/B test, which it must have won.
-            expected_champion: the champion that it is meant to replace; default: the one that there is.
 
         Raises:
             PromotionRefusedError: when the gate refuses it, or the champion is another one by the time of the move.
@@ -127,9 +138,7 @@ class Promotions:
         assert number is not None
         if number == aliases.champion:
             raise ValueError(f"version {number} is the champion already.")
-        judged = judge_version(
-            self.registry, self.floors, number, aliases.champion if expected_champion is None else expected_champion
-        )
+        judged = judge_version(self.registry, self.floors, number, aliases.champion)
         if evidence is not None:
             judged = weigh_readout(judged, evidence, self.registry)
         if decision is not None:
@@ -174,6 +183,7 @@ class Promotions:
 
     def _settle(self, action: Action, judged: Judged, by: str, target: Callable[[Aliases], Aliases]) -> Outcome:
         """Moves aliases where the gate has passed and the champion is still the one that was judged against."""
+        self._on_phase("judged")
         number, verdict = judged.version.number, judged.verdict
         with self._locked() as now:
             reasons = verdict.reasons
@@ -226,19 +236,25 @@ class Promotions:
         now = self.registry.aliases()
         left = unfinished(self.trail.read())
         if left is not None:
-            moved = [
-                alias for alias in (CHAMPION, CHALLENGER) if getattr(left.before, alias) != getattr(left.after, alias)
-            ]
-            if any(getattr(now, alias) == getattr(left.after, alias) for alias in moved):
-                self._set(replace(left, before=now))
-                now = left.after
-                self.trail.append(replace(left, state="done"))
-            else:
-                self.trail.append(replace(left, state="dropped", after=left.before))
+            now = self._end(left, now)
         told = aliases_of(self.trail.read())
         if told != now:
             self.trail.append(Entry("outside", "found", "unknown", now.champion, told, now))
         return now
+
+    def _end(self, left: Entry, now: Aliases) -> Aliases:
+        """Ends a move that a kill left half-way, as the alias that it moves first says; returns the aliases then.
+
+        The champion is never set here, and a challenger that others have set since stays.
+        """
+        first = CHAMPION if left.before.champion != left.after.champion else CHALLENGER
+        if getattr(now, first) != getattr(left.after, first):
+            self.trail.append(replace(left, state="dropped", after=left.before))
+            return now
+        after = replace(now, challenger=left.after.challenger) if now.challenger == left.before.challenger else now
+        self._set(replace(left, before=now, after=after))
+        self.trail.append(replace(left, state="done"))
+        return after
 
 
 def trail_path(settings: Settings) -> Path:

@@ -1,14 +1,14 @@
 """The MLflow model registry as promotion sees it: versions, aliases, tags and files of one registered model.
 
-Whether a version may have an alias belongs in `gate.py`, moving it under a lock in `promote.py`. Nothing here loads a
-model or unpickles.
+Whether a version may have an alias belongs in `gate.py`, moving it under a lock in `promote.py`, keeping copies of
+files that are elsewhere in `fetched_files.py`. Nothing here loads a model or unpickles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from osmf_models.evaluation.evaluation_record import RECORDS_NAME, EvaluationRec
 from osmf_models.file_hashes import folder_digest
 from osmf_models.records import ARTIFACT_TAG, PACKAGE_TAG, REGISTRY_FILES
 from osmf_pipelines.promotion.audit import Aliases
+from osmf_pipelines.promotion.fetched_files import kept_copy
 from osmf_pipelines.resources.tracking import tracking_client
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _SQLITE = "sqlite:///"
+_LOCAL = ("", "file")  # schemes of files on this machine
 _Told = TypeVar("_Told")
 
 
@@ -147,27 +149,37 @@ class Registry:
         )
 
     def package(self, version: RegisteredVersion) -> Package:
-        """Returns the files of a version, fetched where they are elsewhere, hashed.
+        """Returns the files of a version, hashed: where MLflow keeps them, or a copy in HOME where that is elsewhere.
 
         Raises:
             RegistryError: when they cannot be had.
         """
-        import mlflow
-
-        mlflow.set_tracking_uri(self.settings.tracking_uri)
-        mlflow.set_registry_uri(self.settings.tracking_uri)
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
-        except Exception as error:
-            raise RegistryError(
-                f"the files of {self.name} version {version.number} cannot be fetched from {version.source} "
-                f"({type(error).__name__}): restore them, or register the model again."
-            ) from error
+        uri = self._ask(lambda client: client.get_model_version_download_uri(self.name, str(version.number)))
+        if urlsplit(uri).scheme in _LOCAL:
+            folder = self._fetch(version, None)
+        else:
+            copies = self.settings.home.absolute() / "registry_files"
+            folder = kept_copy(copies, partial(self._fetch, version))
         return Package(
             folder,
             folder_digest(folder / "artifacts" / "model", relative_to=folder / "artifacts"),
             folder_digest(folder, without=REGISTRY_FILES),
         )
+
+    def _fetch(self, version: RegisteredVersion, target: Path | None) -> Path:
+        """Copies the files of a version into a folder; returns where they are. None: they are on this machine."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.settings.tracking_uri)
+        mlflow.set_registry_uri(self.settings.tracking_uri)
+        into = None if target is None else str(target)
+        try:
+            return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=into))
+        except Exception as error:
+            raise RegistryError(
+                f"the files of {self.name} version {version.number} cannot be fetched from {version.source} "
+                f"({type(error).__name__}): restore them, or register the model again."
+            ) from error
 
     def set_alias(self, alias: str, number: int | None) -> None:
         """Gives an alias to a version, or takes it away."""

@@ -175,6 +175,7 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         at_least("num_impressions", "num_clicks", "an exposure is clicked once at most"),
         balanced("impressions_conserved", "num_impressions", "num_exposures", "sums equal the exposures behind them"),
         balanced("clicks_conserved", "num_clicks", "num_clicked_exposures", "sums equal the clicks behind them"),
+        fact("every_day_has_evidence", "num_exposures", 1, None, "what models drew alone says nothing of own pictures"),
     ),
     "cell_users": (NOT_EMPTY, unique(["event_date", "scope", "cell", "user_id"], "a user counts once in a cell")),
     "user_groups": (

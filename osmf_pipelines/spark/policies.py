@@ -47,6 +47,15 @@ def choose_best_creatives(group_ctr: DataFrame) -> DataFrame:
     return joined.select(*GROUP_CONTEXT, F.inline(policies))
 
 
+def name_arms(exposures: DataFrame) -> DataFrame:
+    """Returns the exposures with `arm` as EXPERIMENT/ARM: arms of two experiments may be called alike.
+
+    Grain: one row per exposure. Without an experiment the arm is its own name.
+    """
+    name = F.concat_ws("/", "experiment_id", "arm")
+    return exposures.withColumn("arm", F.when(F.col("arm").isNotNull(), name))
+
+
 def list_arm_policies(exposures: DataFrame) -> DataFrame:
     """Returns what the arms of an experiment do: how often each shows a creative of a product at a position.
 

@@ -30,7 +30,8 @@ class ParsedEvents:
 def parse_impressions(events: DataFrame, creatives: DataFrame, *, user_key: str) -> ParsedEvents:
     """Returns typed impressions with hashed user ids, and the refused ones.
 
-    Grain: one row per event in one of the two frames. A missing position is 1, a missing slot type "default".
+    Grain: one row per event in one of the two frames. A missing position is 1, a missing slot type "default"; blank
+        text is missing.
 
     Args:
         events: from a source.
@@ -82,9 +83,14 @@ def hash_user_id(user_id: Column, user_key: str) -> Column:
 
 
 def _typed(events: DataFrame, table: str) -> tuple[DataFrame, dict[str, Column]]:
-    """Casts each column to the table's type; a value that cannot be cast is a reason, told by the second result."""
+    """Casts each column to the table's type; a value that cannot be cast is a reason, told by the second result.
+
+    A text without a visible character is none: many writers leave nothing else where there is nothing.
+    """
     types = {column.name: column.type for column in TABLES[table].columns if column.name in events.columns}
     actual = dict(events.dtypes)
+    texts = [name for name in types if actual[name] == "string"]
+    events = events.withColumns({name: F.when(F.col(name).rlike(r"\S"), F.col(name)) for name in texts})
     casts = {name: F.col(name).try_cast(type_) for name, type_ in types.items() if actual[name] != type_}
     marked = {f"_bad_{name}": F.col(name).isNotNull() & cast.isNull() for name, cast in casts.items()}
     reasons = {f"bad_{name}": F.col(f"_bad_{name}") for name in casts}

@@ -65,12 +65,12 @@ def sum_by_day(creative_stats: DataFrame) -> list[tuple[date, int, int]]:
 
 
 def list_cell_users(exposures: DataFrame) -> DataFrame:
-    """Returns `cell_users`: who was behind each cell on each day.
+    """Returns `cell_users`: who was behind the evidence of each cell on each day, which the privacy floor counts.
 
     Grain: one row per (event_date, scope, cell, user), however many exposures; exposures without a user are left out.
     """
     columns = TABLES["cell_users"].column_names
-    return exposures.where(F.col("user_id").isNotNull()).select(*columns).distinct()
+    return evidence_of(exposures).where(F.col("user_id").isNotNull()).select(*columns).distinct()
 
 
 def count_cell_users(cell_users_window: DataFrame) -> DataFrame:

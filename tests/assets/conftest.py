@@ -58,8 +58,8 @@ def run(market_settings: Settings) -> Run:
     """Runs a job for the two days, or as of the last one."""
     instance = dg.DagsterInstance.ephemeral()
 
-    def run_with(name: str, settings: Settings = market_settings) -> dg.ExecuteInProcessResult:
-        return _run_job(name, settings, instance)
+    def run_with(name: str, settings: Settings = market_settings, *assets: str) -> dg.ExecuteInProcessResult:
+        return _run_job(name, settings, instance, *assets)
 
     return run_with
 
@@ -85,7 +85,7 @@ def _settings_of(settings: Settings, drop_folder: Path) -> Settings:
     return settings.model_copy(update={"source_path": drop_folder, "first_date": FIRST_DAY, "min_group_clicks": 100})
 
 
-def _run_job(name: str, settings: Settings, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+def _run_job(name: str, settings: Settings, instance: dg.DagsterInstance, *assets: str) -> dg.ExecuteInProcessResult:
     job = build_defs(settings).resolve_job_def(name)
     days: dict[str, object] = {"partition_key": LAST_DAY.isoformat()}
     if name == "ingest_days":
@@ -95,4 +95,7 @@ def _run_job(name: str, settings: Settings, instance: dg.DagsterInstance) -> dg.
         }
         days = {"tags": tags}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    return job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet, **days)
+    selection = [dg.AssetKey(asset) for asset in assets] or None
+    return job.execute_in_process(
+        instance=instance, raise_on_error=False, run_config=quiet, asset_selection=selection, **days
+    )

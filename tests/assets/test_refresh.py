@@ -48,6 +48,23 @@ def test_logs_become_pairs_and_an_export_and_are_judged_where_the_truth_is_known
     assert {len(vector) for vector in groups["features"]} == {len(manifest.group_feature_names)}
 
     _check_nobody_is_named(folder, lake)
+    _check_exports_of_the_day(run, lake, market_settings, folder)
+
+
+def _check_exports_of_the_day(run: Run, lake: Lake, settings: Settings, folder: Path) -> None:
+    """One that fails changes nothing; one of the same tables is of the same name; what nobody reads is removed."""
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    picture = next((settings.source_path / "pictures" / "images").rglob("*.png"))
+    pixels = picture.read_bytes()
+    picture.unlink()
+    assert not run("form_pairs", settings, "training_export").success
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert lake.read("training_export").first()["export_path"] == str(folder)
+
+    picture.write_bytes(pixels)
+    assert run("form_pairs", settings, "training_export").success
+    assert lake.read("training_export").first()["export_path"] == str(folder)
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def _check_judgement(lake: Lake) -> None:

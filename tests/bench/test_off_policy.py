@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from osmf_models.evaluation.off_policy import on_policy, snips
 from osmf_models.simulator.easy import easy_market
 from osmf_pipelines.bench.off_policy import OTHER_LOGS, SAME_LOGS, replicate, sum_policy
 from osmf_pipelines.bench.off_policy_report import FORMAT, judge, summarise
 from osmf_pipelines.bench.policy_market import LOGGING_POLICIES, Choices, Truth, choose, draw_logs
+from osmf_pipelines.bench.run_off_policy import IMPRESSIONS_PER_USER, run_off_policy_bench
+from osmf_pipelines.settings import Settings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "off_policy.md"
 
@@ -68,3 +71,18 @@ def test_every_key_of_the_report_is_in_the_documentation(case: tuple[Choices, Tr
     text = DOCS.read_text()
     assert FORMAT in text
     assert [key for row in report["coverage"] for key in row if f"`{key}`" not in text] == []
+
+
+def test_levels_of_fewer_than_a_hundred_users_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"levels of {100 * IMPRESSIONS_PER_USER} and more"):
+        run_off_policy_bench(
+            Settings(home=tmp_path),
+            tmp_path / "out",
+            logging_policies=["uniform"],
+            impressions=[100 * IMPRESSIONS_PER_USER - 1],
+            num_replications=2,
+            seed=0,
+            has_open_bandit=False,
+            console=Console(quiet=True),
+        )
+    assert not (tmp_path / "out").exists()

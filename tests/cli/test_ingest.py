@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import date, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from osmf_pipelines.cli.ingest import choose_days
+from osmf_pipelines.cli.ingest import choose_days, preview_table
 from osmf_pipelines.settings import Settings
+from osmf_pipelines.sources.preview import TablePreview
 from tests.tiny_drop import FIRST_DAY, make_drop
 
 OSMF = str(Path(sys.executable).with_name("osmf"))
@@ -55,6 +59,28 @@ def test_days_that_are_not_there_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         _choose(complete, first, last)
+
+
+def test_what_logs_and_mapping_hold_is_no_markup() -> None:
+    """Closing tags would end the command, others and names of emoji vanish."""
+    preview = TablePreview(
+        section="clicks",
+        origin="[/]clicks[bold].csv",
+        columns=("click_id", "price"),
+        their_columns=("[/dim][red]id", ""),
+        rows=(("[/red]a:100:", "[b]1[/b]\\"), ("2", "3")),
+        reasons=(("no_[/]_price", "[late]"), ()),
+    )
+    text = StringIO()
+    Console(file=text, width=120).print(preview_table(preview))
+    lines = [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in text.getvalue().splitlines()]
+    assert text.getvalue().splitlines()[0].strip() == "clicks ← [/]clicks[bold].csv"
+    assert [cells for cells in lines if cells] == [
+        ["click_id", "price", ""],
+        ["[/dim][red]id", "not mapped", "refused for"],
+        ["[/red]a:100:", "[b]1[/b]\\", "no_[/]_price, [late]"],
+        ["2", "3", ""],
+    ]
 
 
 def test_a_dry_run_shows_the_mapping_and_writes_no_table(tmp_path: Path) -> None:

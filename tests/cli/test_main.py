@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 OSMF = str(Path(sys.executable).with_name("osmf"))
@@ -40,6 +41,30 @@ def test_an_impossible_setting_is_named() -> None:
     done = _osmf("settings", OSMF_MIN_GROUP_USERS="0")
     assert done.returncode == 2
     assert done.stdout == "error: OSMF_MIN_GROUP_USERS=0: Input should be greater than or equal to 1\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("OSMF_SPARK_CONF", '{"spark.sql.session.timeZone": "CET", "fs.s3a.secret.key": "hunter2"}', "must stay UTC"),
+        ("OSMF_SPARK_CONF", '{"fs.s3a.secret.key": ["hunter2"]}', "should be a valid string"),
+        ("OSMF_LAUNCH_COMMAND", "sshpass -p hunter2 ssh trainer", "lacks {command}: put it where"),
+        ("OSMF_CANCEL_COMMAND", "sshpass -p hunter2 ssh trainer 'scancel", "close every quote"),
+    ],
+)
+def test_a_wrong_setting_that_may_hold_a_secret_is_not_shown(variable: str, value: str, told: str) -> None:
+    done = _osmf("settings", **{variable: value})
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"error: {variable}")
+    assert "=(not shown): " in done.stdout
+    assert told in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_markup_in_a_wrong_setting_is_text() -> None:
+    done = _osmf("settings", OSMF_MIN_GROUP_USERS="[/][red]many")
+    assert done.returncode == 2
+    assert done.stdout.startswith("error: OSMF_MIN_GROUP_USERS=[/][red]many: Input should be a valid integer")
 
 
 def test_rows_of_no_table_are_refused(tmp_path: Path) -> None:

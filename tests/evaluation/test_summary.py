@@ -84,7 +84,8 @@ def test_an_interval_is_a_point_when_every_product_says_the_same():
 def test_the_interval_of_two_products_spans_them_both():
     judgements = judged({"a": arm(0.02, 0.06, 0.02, 0.06), "b": arm(0.0, 0.0, 0.0, 0.0)})
     difference, low, high = paired_difference(judgements, "a", "b")
-    assert (difference, low, high) == pytest.approx((0.04, 0.02, 0.06))
+    # Means of two drawn are 0.02, 0.04 or 0.06; their spread is stretched by the root of 2 / 1.
+    assert (difference, low, high) == pytest.approx((0.04, 0.04 - 0.02 * 2**0.5, 0.04 + 0.02 * 2**0.5))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():

@@ -1,4 +1,4 @@
-"""Five ways in which a day's logs break: nothing of that day is published, and yesterday is still served."""
+"""Ways in which a day's logs break: nothing of that day is published, and yesterday is still served."""
 
 from __future__ import annotations
 
@@ -114,3 +114,20 @@ def test_what_a_day_was_refused_for_is_kept(served: tuple[Path, Drop]) -> None:
     assert verdict is not None
     assert not verdict.is_published
     assert "quarantine_is_bearable" in verdict.failed_checks
+
+
+def test_a_day_of_drawn_creatives_alone_is_no_evidence(served: tuple[Path, Drop]) -> None:
+    """Though late clicks re-open yesterday, whose rows are there."""
+    home, drop = served
+    drawn = [{**row, "by": "3"} for row in drop.impressions[TODAY]]
+    Drop(drop.folder, {TODAY: drawn}, {TODAY: drop.clicks[TODAY]}).write(TODAY)
+    assert {row["imp"] for row in drop.clicks[TODAY]} & {row["imp"] for row in drop.impressions[YESTERDAY]}
+    settings = tiny_settings(home, drop.folder)
+
+    result = run_job(settings, "ingest_days", TODAY, selection=EVENTS)
+
+    assert not result.success
+    assert "every_day_has_evidence" in failure_of(result)
+    lake = LakeResource(settings).lake
+    assert days_in(lake, "silver_exposures") == {YESTERDAY, TODAY}
+    assert days_in(lake, "creative_stats") == {YESTERDAY}

@@ -101,7 +101,8 @@ def _parse(
     accepted, result = [], Ingested()
     for source_date, lines in lines_of_day.items():
         for line in lines:
-            given = {} if isinstance(line, str) else {name: value for name, value in line.items() if value is not None}
+            told = {} if isinstance(line, str) else line
+            given = {name: value for name, value in told.items() if value is not None and str(value).strip()}
             row = {name: parse(str(given[name])) if name in given else None for name, parse in parsers.items()}
             reasons = {f"bad_{name}" for name in parsers if name in given and row[name] is None}
             reasons |= {f"missing_{name}" for name in needed if row[name] is None}

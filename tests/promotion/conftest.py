@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from registered_versions import TinyRegistry
+from registered_versions import TinyRegistry, record_of
 
+from osmf_pipelines.promotion.promote import Promotions
 from osmf_pipelines.settings import Settings
 
 
@@ -31,3 +32,16 @@ def home(tmp_path: Path, empty_store: Path) -> Settings:
 @pytest.fixture
 def registry(home: Settings) -> TinyRegistry:
     return TinyRegistry(home)
+
+
+@pytest.fixture
+def promotions(home: Settings) -> Promotions:
+    return Promotions(home)
+
+
+@pytest.fixture
+def champion(registry: TinyRegistry, promotions: Promotions) -> int:
+    """A first version, that is champion."""
+    number = registry.add("first", record_of(0.04))
+    promotions.register(number, by="test")
+    return number

@@ -17,6 +17,8 @@ from osmf_models.evaluation.evaluation_record import (
     write_records,
 )
 from osmf_models.file_hashes import artifacts_digest, folder_digest
+from osmf_pipelines.promotion.audit import AuditTrail, aliases_of
+from osmf_pipelines.promotion.promote import trail_path
 from osmf_pipelines.settings import Settings
 
 SET, OTHER_SET = "a" * 64, "b" * 64
@@ -89,3 +91,9 @@ class TinyRegistry:
 
 def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def trail_agrees(registry: TinyRegistry) -> None:
+    """The trail's aliases are the registry's."""
+    told = aliases_of(AuditTrail(trail_path(registry.settings)).read())
+    assert {name: number for name, number in vars(told).items() if number} == registry.aliases()

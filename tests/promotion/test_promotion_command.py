@@ -13,7 +13,7 @@ from rich.console import Console
 from osmf_models.records import ExportManifest
 from osmf_pipelines.cli.promotion import run_promote, run_rollback
 from osmf_pipelines.promotion.champion import champion_arm
-from osmf_pipelines.promotion.promote import Promotions, trail_path
+from osmf_pipelines.promotion.promote import Decision, Promotions, trail_path
 from osmf_pipelines.promotion.registry import Registry
 from osmf_pipelines.settings import Settings
 
@@ -55,6 +55,22 @@ def test_without_a_truth_the_way_to_champion_is_told_and_markup_is_text(registry
     for decision, by in (("because", ""), ("", "ada"), ("because", " ")):
         with pytest.raises(ValueError, match="give both"):
             run_promote(home, console, 1, decision, by)
+
+
+@pytest.mark.parametrize(("decision", "by"), [(" ", ""), ("", " "), ("\t", "\n")])
+def test_a_blank_decision_makes_no_champion(registry, home, console, decision, by):
+    registry.add("real", record_of(None, lift=0.2, pairs=PAIRS))
+    run_promote(home, console, 1, decision, by)
+    assert registry.aliases() == {"challenger": 1}
+    assert lines_of(trail_path(home))[-1]["by"].strip()
+    with pytest.raises(ValueError, match="lacks its reason or its author: give both"):
+        Decision(decision, by)
+
+
+@pytest.mark.parametrize(("text", "by"), [("because", " "), (" ", "ada")])
+def test_half_a_decision_is_none(text, by):
+    with pytest.raises(ValueError, match="give both"):
+        Decision(text, by)
 
 
 def write_manifest(folder: Path, names: tuple[str, ...], image_px: int) -> Path:

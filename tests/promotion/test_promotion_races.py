@@ -28,12 +28,16 @@ def processes() -> multiprocessing.context.ForkServerContext:
 
 
 def promote_at_once(settings: Settings, rounds, barrier, answers) -> None:
-    promotions = Promotions(settings)
-    promotions.registry.aliases()
-    for number, champion in iter(rounds.get, None):
-        barrier.wait()
+    """Promotes once all processes have judged, so that each was held against the same champion."""
+
+    def wait_for_all(reached: str) -> None:
+        if reached == "judged":
+            barrier.wait(600)
+
+    promotions = Promotions(settings, wait_for_all)
+    for number in iter(rounds.get, None):
         try:
-            promotions.promote(number, by=f"process {os.getpid()}", expected_champion=champion)
+            promotions.promote(number, by=f"process {os.getpid()}")
             answers.put((number, ""))
         except PromotionRefusedError as refusal:
             answers.put((number, str(refusal)))
@@ -76,7 +80,7 @@ def test_of_eight_processes_one_wins_every_round(registry, home, processes):
     for _ in range(NUM_ROUNDS):
         candidates = [number for number in versions if number != champion]
         for queue, number in zip(queues, candidates, strict=True):
-            queue.put((number, champion))
+            queue.put(number)
         told = dict(answers.get(timeout=600) for _ in range(NUM_PROCESSES))
         assert set(told) == set(candidates)
         (winner,) = [number for number, refusal in told.items() if not refusal]

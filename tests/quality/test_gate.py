@@ -53,6 +53,11 @@ def test_one_bad_day_among_good_ones_blocks(spark: SparkSession) -> None:
     assert _blocking(results) == ["impressions_conserved"]
 
 
+def test_a_day_without_evidence_blocks_though_another_has_some(spark: SparkSession) -> None:
+    results = check_table("creative_stats", _stats(spark), [FACTS, dict.fromkeys(FACTS, 0)])
+    assert _blocking(results) == ["every_day_has_evidence"]
+
+
 @pytest.mark.parametrize("facts", [[], [{**FACTS, "num_exposures": None}], [{"num_impressions": 10}]])
 def test_a_fact_that_was_not_counted_blocks(spark: SparkSession, facts: list[dict[str, float]]) -> None:
     assert "impressions_conserved" in _blocking(check_table("creative_stats", _stats(spark), facts))

@@ -18,6 +18,7 @@ from osmf_pipelines.spark.policies import (
     LOGGING,
     choose_best_creatives,
     list_arm_policies,
+    name_arms,
 )
 from osmf_pipelines.spark.policy_values import rate_without_heldout, value_scope
 
@@ -134,6 +135,12 @@ def test_an_arm_shows_each_creative_as_often_as_its_logs(spark) -> None:
     # One click among 5 impressions, half a click and one impression added: 0.25; one click more at that rate for each.
     assert found["arm ts", 1]["predicted_rates"] == pytest.approx({"a": (1 + 1) / (3 + 4), "b": 1 / (2 + 4)})
     assert set(found) == {("arm ts", 1), ("arm ts", 2), (LOGGING, 1), (LOGGING, 2)}
+
+
+def test_arms_of_two_experiments_that_are_called_alike_are_two(spark) -> None:
+    rows = [(name, "control") for name in ("spring", "summer", None)] + [("spring", None)]
+    found = name_arms(spark.createDataFrame(rows, "experiment_id string, arm string")).collect()
+    assert [row["arm"] for row in found] == ["spring/control", "summer/control", "control", None]
 
 
 def stats_rows(fold, clicks):

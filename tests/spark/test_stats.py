@@ -46,9 +46,14 @@ def test_what_a_model_drew_is_no_evidence(spark):
     logged = [(MONDAY, "u1", "age=old", 1, 0.5, True), (MONDAY, "u2", "age=old", 1, 0.5, False)]
     drawn = _exposures(spark, [*logged, *logged]).withColumn("model_version", F.lit("7"))
 
-    (row,) = aggregate_creative_stats(_exposures(spark, logged).unionByName(drawn)).collect()
+    exposures = _exposures(spark, logged).unionByName(drawn)
+    (row,) = aggregate_creative_stats(exposures).collect()
 
     assert (row["num_impressions"], row["num_clicks"], row["inverse_propensity_millis"]) == (2, 1, 4000)
+    # Nor do users count towards the privacy floor who were shown nothing else.
+    others = _exposures(spark, [(MONDAY, "u3", "age=old", 1, 0.5, True)]).withColumn("model_version", F.lit("7"))
+    users = list_cell_users(exposures.unionByName(others)).collect()
+    assert sorted(user["user_id"] for user in users) == ["u1", "u2"]
 
 
 def test_a_user_is_listed_once_a_day_and_cell_and_counted_once_a_window(spark):

@@ -41,7 +41,7 @@ class Log:
 
 def draw_log(seed: int, rules: ClickRules) -> Log:
     """Returns a log of 4 to 6 days whose ids all begin with the seed."""
-    rng = random.Random(seed)
+    rng, writer = random.Random(seed), random.Random(f"{seed} as written")
     log = _draw_market(rng, f"{seed}-")
     days = [FIRST_DAY + timedelta(days=number) for number in range(rng.randint(4, 6))]
     log.impressions, log.clicks = {day: [] for day in days}, {day: [] for day in days}
@@ -58,6 +58,7 @@ def draw_log(seed: int, rules: ClickRules) -> Log:
             bad = [_spoil(rng, {**line, id_name: f"{line[id_name]}-bad"}, time_name) for line in to_spoil]
             lines[day] += bad
             rng.shuffle(lines[day])
+            lines[day] = [_write_nothing(writer, line) for line in lines[day]]
     return log
 
 
@@ -92,7 +93,7 @@ def _draw_market(rng: random.Random, prefix: str) -> Log:
 def _draw_impressions(rng: random.Random, prefix: str, days: list[date], log: Log) -> list[tuple[Row, datetime]]:
     """Puts impressions into the log, and returns them with their times; some ids come again on a later day."""
     users = [f"{prefix}u{number}" for number in range(14)]
-    places = list(every(["feed", "banner", None, ""], [1, 2, 3, None, "2", " "]))
+    places = list(every(["feed", "banner", None], [1, 2, 3, None, "2"]))
     shown: list[tuple[Row, datetime]] = []
     for day in days:
         ids = {f"{prefix}{day:%d}-{number}" for number in range(rng.randint(40, 60))}
@@ -109,9 +110,9 @@ def _draw_impressions(rng: random.Random, prefix: str, days: list[date], log: Lo
                 "position": position,
                 "slot_type": slot_type,
                 "propensity": rng.choice(PROPENSITIES),
-                "experiment_id": rng.choice(["e1", None, ""]),
-                "arm": rng.choice(["a", None, " "]),
-                "model_version": rng.choice(["7", None, "", " "]),
+                "experiment_id": rng.choice(["e1", None]),
+                "arm": rng.choice(["a", None]),
+                "model_version": rng.choice(["7", None, None, None]),
             }
             log.impressions[day].append(line)
             shown.append((line, at))
@@ -129,7 +130,7 @@ def _draw_clicks(
     number = 0
     for line, at in [*shown, *rng.sample(shown, 8)]:
         age = log.attributes_of_user.get(line["user_id"], {}).get("age")
-        rate = taste[line["creative_id"], age] / _place(line)
+        rate = taste[line["creative_id"], age] / int(line["position"] or 1)
         for _ in range(rng.choice([1, 1, 1, 2, 3]) if rng.random() < rate else 0):
             number += 1
             clicked_at = at + rng.choice(usual if rng.random() < 0.75 else awkward)
@@ -165,7 +166,7 @@ def _draw_copies(rng: random.Random, line: Row, time_name: str) -> list[Row]:
     if kind < 0.95:
         copy[time_name] = _write_time(rng, _read_time(line[time_name]))
         if "position" in copy:
-            copy["position"] = str(_place(copy))
+            copy["position"] = str(copy["position"] or 1)
     elif time_name == "clicked_at":
         copy["impression_id"] = rng.choice([f"{line['impression_id']}x", line["impression_id"]])
     else:
@@ -176,8 +177,7 @@ def _draw_copies(rng: random.Random, line: Row, time_name: str) -> list[Row]:
 def _spoil(rng: random.Random, line: Row, time_name: str) -> Line:
     """One thing is wrong with the line."""
     moved = _read_time(line[time_name]) + timedelta(days=rng.choice([7, 30]))
-    ids = [name for name in line if name.endswith("_id") and name != "experiment_id"]
-    faults: list[Row] = [{name: rng.choice([None, "", "  "])} for name in ids]
+    faults: list[Row] = [{name: None} for name in line if name.endswith("_id") and name != "experiment_id"]
     faults += [{time_name: None}, {time_name: rng.choice(BAD_TIMES)}, {time_name: moved.isoformat(" ")}]
     if "position" in line:
         faults += [{"position": value} for value in (0, "-1", "first", "", "3000000000")]
@@ -187,8 +187,11 @@ def _spoil(rng: random.Random, line: Row, time_name: str) -> Line:
     return {**line, **fault} if fault else '{"impression_id": "' + rng.choice(["cut off", "\\u00"])
 
 
-def _place(line: Row) -> int:
-    return int(str(line["position"] or 1).strip() or 1)
+def _write_nothing(rng: random.Random, line: Line) -> Line:
+    """What is not there, as different writers leave it."""
+    if isinstance(line, str):
+        return line
+    return {name: rng.choice([None, "", "  "]) if value is None else value for name, value in line.items()}
 
 
 def _draw_time(rng: random.Random) -> time:

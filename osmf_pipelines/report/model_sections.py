@@ -34,7 +34,7 @@ _CHARTS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
         ((OWN, "train/accuracy", "Group-DPO"), (ONE_SIZE, "train/accuracy", "global DPO")),
     ),
     (
-        "Error on chosen pictures (should not rise)",
+        "Error on the chosen, beside the reference's",
         "{:.3g}",
         (
             (OWN, "train/chosen_error", "Group-DPO"),

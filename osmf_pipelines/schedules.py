@@ -1,4 +1,4 @@
-"""The daily refresh, and how a day's refresh is asked for; the weekly training.
+"""The daily refresh, and how a day's refresh is asked for; the weekly training; the pools that runs wait for.
 
 Days that the schedule could not take are found by `sensors.py`; the upkeep of the tables is in `maintenance.py`.
 """
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 # The run's tag that says which delivery of its day the source had when the run was asked for.
 DELIVERY_TAG = "osmf/delivery"
 _NAME = "daily_refresh"
+_POOLS = ("spark", "gpu")  # this machine, for Spark or for training; where training is started elsewhere
+
+
+def announce_pools(instance: dg.DagsterInstance) -> None:
+    """Tells a new Dagster home its pools, with the limit that dagster.yaml gives.
+
+    Dagster hears of a pool as it takes the first run that needs it from the queue, too late for the runs that wait
+    beside it: they would all start.
+    """
+    storage = instance.event_log_storage
+    if storage.supports_global_concurrency_limits and instance.global_op_concurrency_default_limit:
+        for pool in set(_POOLS) - set(storage.get_concurrency_keys()):
+            storage.initialize_concurrency_limit_to_default(pool)
 
 
 def build_daily_refresh(settings: Settings, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
@@ -35,6 +48,7 @@ def build_daily_refresh(settings: Settings, job: dg.UnresolvedAssetJobDefinition
     def daily_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from osmf_pipelines.sources import open_source
 
+        announce_pools(context.instance)
         yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
         if yesterday < settings.first_date:
             return dg.SkipReason(f"{yesterday} is before OSMF_FIRST_DATE={settings.first_date}")
@@ -73,6 +87,7 @@ def build_weekly_training(
     """
 
     def weekly_training(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        announce_pools(context.instance)
         days = context.instance.get_materialized_partitions(export)
         if not days:
             return dg.SkipReason("no day has a training export yet")

@@ -21,7 +21,7 @@ from dagster._core.storage.tags import (
 
 from osmf_pipelines.alerts import Alert, append_alert, post_alert
 from osmf_pipelines.partitions import daily_partitions
-from osmf_pipelines.schedules import DELIVERY_TAG, refresh_request
+from osmf_pipelines.schedules import DELIVERY_TAG, announce_pools, refresh_request
 
 if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
@@ -62,6 +62,7 @@ def build_missing_days_sensor(
     def missing_days(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         from osmf_pipelines.sources import open_source
 
+        announce_pools(context.instance)
         source = open_source(settings)
         days = [day for day in sorted(source.days()) if partitions.has_partition_key(day.isoformat())]
         materialized = context.instance.get_materialized_partitions(asset_key)

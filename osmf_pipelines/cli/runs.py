@@ -26,6 +26,8 @@ from dagster._core.utils import make_new_run_id
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from osmf_pipelines.schedules import announce_pools
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _NIGHT = clock_time(3)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -60,6 +62,7 @@ class JobRunner:
         self.progress: Progress | None = None
         os.environ.setdefault("DAGSTER_HOME", str(_CHECKOUT / "dagster_home"))
         self.instance = dg.DagsterInstance.get()
+        announce_pools(self.instance)
 
     def run(
         self,
